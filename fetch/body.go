@@ -1,0 +1,175 @@
+package fetch
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"enricher/schemas"
+)
+
+const (
+	// maxBody bounds an answer's body in memory. A real one has about 500 bytes.
+	maxBody = 1 << 20
+	// maxDrain bounds what is read of a body that nobody needs: a short one is
+	// read to its end so that the connection can be used again, a longer one
+	// costs the connection.
+	maxDrain = 64 << 10
+)
+
+// envelope is the API's answer. Only what the record itself needs is strict: the
+// numbers and texts around it may come as the other JSON type.
+type envelope struct {
+	ErrorCode looseInt  `json:"ErrorCode"`
+	ErrorInfo looseText `json:"ErrorInfo"`
+	RequestID looseText `json:"RequestId"`
+	Response  response  `json:"Response"`
+}
+
+// response holds the record, or nothing if the field is absent, null, or no
+// object: failures have been seen with all kinds of placeholders in it.
+type response struct{ record *schemas.Record }
+
+func (r *response) UnmarshalJSON(b []byte) error {
+	if b[0] != '{' {
+		return nil
+	}
+	var body struct {
+		CallRecord json.RawMessage `json:"CallRecord"`
+	}
+	if err := json.Unmarshal(b, &body); err != nil {
+		return err
+	}
+	if len(body.CallRecord) == 0 || body.CallRecord[0] != '{' {
+		return nil
+	}
+	record := new(schemas.Record)
+	if err := json.Unmarshal(body.CallRecord, record); err != nil {
+		return err
+	}
+	r.record = record
+	return nil
+}
+
+// looseInt is an integer that may come as a string. given is false when it was
+// absent or null.
+type looseInt struct {
+	value int
+	given bool
+}
+
+func (n *looseInt) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
+	text := string(b)
+	if b[0] == '"' {
+		if err := json.Unmarshal(b, &text); err != nil {
+			return err
+		}
+	}
+	v, err := strconv.Atoi(text)
+	if err != nil {
+		return errors.New("ErrorCode is not an integer")
+	}
+	n.value, n.given = v, true
+	return nil
+}
+
+// looseText is a text; anything else becomes its JSON, null becomes "".
+type looseText string
+
+func (t *looseText) UnmarshalJSON(b []byte) error {
+	switch {
+	case b[0] == '"':
+		return json.Unmarshal(b, (*string)(t))
+	case string(b) != "null":
+		*t = looseText(b)
+	}
+	return nil
+}
+
+// decodeEnvelope reads an answer's body. The error says in words why it is none,
+// and quotes nothing of it: what a stranger's error page repeats of the request
+// is not known.
+func decodeEnvelope(body []byte) (envelope, error) {
+	var e envelope
+	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	switch {
+	case len(trimmed) == 0:
+		return e, errors.New("the answer's body is empty")
+	case trimmed[0] == '<':
+		return e, fmt.Errorf("the answer is a page of HTML or XML (%d bytes), not JSON", len(body))
+	case trimmed[0] != '{':
+		return e, fmt.Errorf("the answer is no JSON object (%d bytes)", len(body))
+	}
+	if err := json.Unmarshal(body, &e); err != nil {
+		return envelope{}, fmt.Errorf("the answer cannot be decoded: %w", err)
+	}
+	if !e.ErrorCode.given {
+		return e, errors.New("the answer has no ErrorCode")
+	}
+	return e, nil
+}
+
+var errTooLarge = fmt.Errorf("the answer's body is over %d bytes long", maxBody)
+
+// buffers holds bodies while they are decoded; a decoded record shares nothing
+// with them.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
+
+// readBody reads a body to its end, into buf's room if that suffices. The
+// returned slice replaces buf's.
+func readBody(resp *http.Response, buf []byte) ([]byte, error) {
+	if resp.ContentLength > maxBody {
+		return buf, errTooLarge
+	}
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := resp.Body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case len(buf) > maxBody:
+			return buf, errTooLarge
+		case err == io.EOF:
+			return buf, nil
+		case err != nil:
+			return buf, err
+		}
+	}
+}
+
+// drain reads what is left of a body that nobody needs.
+func drain(resp *http.Response) {
+	if resp.ContentLength <= maxDrain {
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain+1)
+	}
+}
+
+// appendRequestBody appends {"CallId":"…"} with callID properly escaped.
+func appendRequestBody(b []byte, callID string) []byte {
+	b = append(b, `{"CallId":`...)
+	plain := true
+	for i := range len(callID) {
+		if c := callID[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		b = append(b, '"')
+		b = append(b, callID...)
+		b = append(b, '"')
+	} else {
+		text, _ := json.Marshal(callID) // a string always has a JSON form
+		b = append(b, text...)
+	}
+	return append(b, '}')
+}

@@ -1,0 +1,93 @@
+package fetchtest
+
+import (
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// Server is a real HTTP server on this machine that counts its connections.
+type Server struct {
+	URL string // http://127.0.0.1:port
+
+	server *http.Server
+	done   chan error
+
+	mu     sync.Mutex
+	opened int
+	open   map[net.Conn]bool // true: idle
+}
+
+// Listen serves h on a free port of 127.0.0.1 until Close.
+func Listen(h http.Handler) (*Server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{URL: "http://" + l.Addr().String(), done: make(chan error, 1), open: map[net.Conn]bool{}}
+	s.server = &http.Server{
+		Handler:   h,
+		ConnState: s.note,
+		ErrorLog:  log.New(io.Discard, "", 0), // it would log broken connections, which are the point
+	}
+	go func() { s.done <- s.server.Serve(l) }()
+	return s, nil
+}
+
+func (s *Server) note(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		s.opened++
+		s.open[c] = false
+	case http.StateIdle:
+		s.open[c] = true
+	case http.StateActive:
+		s.open[c] = false
+	case http.StateClosed, http.StateHijacked:
+		delete(s.open, c)
+	}
+}
+
+// Connections is how many connections clients have opened so far.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened
+}
+
+// OpenConnections is how many of them are open.
+func (s *Server) OpenConnections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// DropIdle closes the connections that wait for a request, as a server does
+// whose keep-alive time is over.
+func (s *Server) DropIdle() {
+	s.mu.Lock()
+	var idle []net.Conn
+	for c, isIdle := range s.open {
+		if isIdle {
+			idle = append(idle, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range idle {
+		_ = c.Close()
+	}
+}
+
+// Close breaks all connections off and waits for the server to end.
+func (s *Server) Close() error {
+	err := s.server.Close()
+	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}

@@ -1,0 +1,176 @@
+package fetchtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"sync"
+)
+
+// errReset is what a handler that panics looks like from the client.
+var errReset = errors.New("read: connection reset by peer (in memory)")
+
+// Transport is a http.RoundTripper that runs h in memory, each request on a
+// goroutine of its own: no sockets, so it works inside a testing/synctest
+// bubble. A client that gives up, or closes a body early, cancels the handler's
+// context; a handler that panics is a connection that was reset; one that
+// announces more than it writes is an answer cut short.
+func Transport(h http.Handler) http.RoundTripper { return memory{h} }
+
+type memory struct{ handler http.Handler }
+
+// RoundTrip implements http.RoundTripper.
+func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var body []byte
+	if req.Body != nil {
+		var err error
+		body, err = io.ReadAll(req.Body)
+		_ = req.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	// The handler sees a request as a server would make it: no values and no
+	// trace of the client's context, only its end.
+	serverCtx, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, cancel)
+	in := req.Clone(serverCtx)
+	in.Body = io.NopCloser(bytes.NewReader(body))
+	in.RequestURI = req.URL.RequestURI()
+	in.RemoteAddr = "memory"
+	if in.Host == "" {
+		in.Host = req.URL.Host
+	}
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.WroteRequest != nil {
+		trace.WroteRequest(httptrace.WroteRequestInfo{})
+	}
+
+	w := &memoryWriter{header: http.Header{}, started: make(chan struct{})}
+	w.body, w.pipe = io.Pipe()
+	go func() {
+		defer stop()
+		defer cancel()
+		defer func() { w.end(recover()) }()
+		m.handler.ServeHTTP(w, in)
+	}()
+
+	select {
+	case <-w.started:
+	case <-ctx.Done():
+		_ = w.body.CloseWithError(context.Cause(ctx)) // a handler that writes gets an error
+		return nil, context.Cause(ctx)
+	}
+	if w.failed {
+		return nil, errReset
+	}
+	return &http.Response{
+		Status:        fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)),
+		StatusCode:    w.status,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        w.sent,
+		ContentLength: w.length,
+		Body:          &memoryBody{PipeReader: w.body, ctx: ctx, cancel: cancel, undo: context.AfterFunc(ctx, func() { _ = w.body.CloseWithError(context.Cause(ctx)) })},
+		Request:       req,
+	}, nil
+}
+
+// memoryBody is the client's end of an answer.
+type memoryBody struct {
+	*io.PipeReader
+	ctx    context.Context
+	cancel context.CancelFunc
+	undo   func() bool
+}
+
+// Read reports the cause once the client's context is done, as net/http does.
+func (b *memoryBody) Read(p []byte) (int, error) {
+	n, err := b.PipeReader.Read(p)
+	if errors.Is(err, io.ErrClosedPipe) && b.ctx.Err() != nil {
+		err = context.Cause(b.ctx)
+	}
+	return n, err
+}
+
+// Close ends the handler if it is still at it.
+func (b *memoryBody) Close() error {
+	b.undo()
+	b.cancel()
+	return b.PipeReader.Close()
+}
+
+// memoryWriter is the handler's end. Only the handler's goroutine uses it until
+// started is closed; status, sent, length and failed do not change after that.
+type memoryWriter struct {
+	header  http.Header
+	once    sync.Once
+	started chan struct{} // closed when the client may have the response
+
+	status int
+	sent   http.Header
+	length int64 // -1: not announced
+	failed bool
+
+	written int64
+	body    *io.PipeReader
+	pipe    *io.PipeWriter
+}
+
+// Header implements http.ResponseWriter.
+func (w *memoryWriter) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *memoryWriter) WriteHeader(status int) {
+	w.once.Do(func() {
+		w.status, w.sent, w.length = status, w.header.Clone(), -1
+		if n, err := strconv.ParseInt(w.sent.Get("Content-Length"), 10, 64); err == nil {
+			w.length = n
+		}
+		close(w.started)
+	})
+}
+
+// Write implements http.ResponseWriter.
+func (w *memoryWriter) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	n, err := w.pipe.Write(p)
+	w.written += int64(n)
+	return n, err
+}
+
+// FlushError lets http.ResponseController flush: writes are not buffered.
+func (w *memoryWriter) FlushError() error {
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// end is called when the handler returned, with what it panicked with.
+func (w *memoryWriter) end(panicked any) {
+	if panicked != nil {
+		w.once.Do(func() {
+			w.failed = true
+			close(w.started)
+		})
+		_ = w.pipe.CloseWithError(errReset)
+		if panicked != http.ErrAbortHandler {
+			panic(panicked)
+		}
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+	if w.length > w.written {
+		_ = w.pipe.CloseWithError(io.ErrUnexpectedEOF)
+		return
+	}
+	_ = w.pipe.Close()
+}

@@ -1,0 +1,93 @@
+package fetch
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// apiPath is where every region serves the one command this program uses.
+const apiPath = "/v4/call_record_http_srv/get_record_by_callid"
+
+// regions are the published API hosts, by the place where the app's data live.
+// An app exists in one region only: another region answers that it knows no such
+// app, or has no such record. Source: the command's page in the Tencent RTC
+// documentation; Tokyo and Riyadh: the REST API's list of domain names.
+var regions = map[string]string{
+	"china":          "https://console.tim.qq.com",
+	"frankfurt":      "https://adminapiger.im.qcloud.com",
+	"jakarta":        "https://adminapiidn.im.qcloud.com",
+	"riyadh":         "https://adminapiksa.im.qcloud.com",
+	"seoul":          "https://adminapikr.im.qcloud.com",
+	"silicon-valley": "https://adminapiusa.im.qcloud.com",
+	"singapore":      "https://adminapisgp.im.qcloud.com",
+	"tokyo":          "https://adminapijpn.im.qcloud.com",
+}
+
+// Regions lists the names that RegionURL knows, sorted.
+func Regions() []string { return slices.Sorted(maps.Keys(regions)) }
+
+// RegionURL is the base URL of a named region. The error of an unknown name
+// lists the known ones.
+func RegionURL(name string) (string, error) {
+	if u, ok := regions[name]; ok {
+		return u, nil
+	}
+	return "", fmt.Errorf("unknown region %q; known: %s", name, strings.Join(Regions(), ", "))
+}
+
+// parseBaseURL checks the place that requests, and so UserSigs, are sent to. Its
+// errors never quote the URL: it may have been pasted with a signature in it.
+func parseBaseURL(base string, insecure bool) (*url.URL, error) {
+	if base == "" {
+		return nil, errors.New("base URL: missing")
+	}
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, errors.New("base URL: not a URL")
+	}
+	var problems []error
+	problem := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("base URL: "+format, args...))
+	}
+	if u.Hostname() == "" {
+		problem("names no host; expected something like https://host")
+	}
+	switch {
+	case u.Scheme == "https":
+	case u.Scheme == "http" && (insecure || isLoopback(u.Hostname())):
+	case u.Scheme == "http":
+		problem("plain http would show the UserSig to everybody on the way to %s", u.Host)
+	default:
+		problem("scheme %q is not https", u.Scheme)
+	}
+	if u.User != nil {
+		problem("holds a user name or password")
+	}
+	if u.RawQuery != "" || u.ForceQuery {
+		problem("holds a query")
+	}
+	if u.Fragment != "" {
+		problem("holds a fragment")
+	}
+	if strings.HasSuffix(strings.TrimRight(u.Path, "/"), apiPath) {
+		problem("ends with the command's own path, which is added to it")
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return u.JoinPath(apiPath), nil
+}
+
+// isLoopback: the request stays on this machine. Names are not resolved.
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
