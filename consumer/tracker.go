@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -12,10 +13,16 @@ import (
 // pending offset at the last commit, and nothing below it is pending. Offsets
 // that were never delivered (transaction markers, compaction) count as done.
 type tracker struct {
-	base    int64   // as committed; -1: the group has none and nothing was polled
-	head    int64   // next offset to admit
-	pending []int64 // ascending, in [base, head)
-	ahead   []run   // done at or above head, from the committed metadata
+	base    int64     // as committed; -1: the group has none and nothing was polled
+	head    int64     // next offset to admit
+	pending []pending // ascending, in [base, head)
+	ahead   []run     // done at or above head, from the committed metadata
+}
+
+// pending is an event that was admitted and is not done.
+type pending struct {
+	offset int64
+	at     int64 // its Kafka timestamp, in ms since 1970
 }
 
 func newTracker(p progress) *tracker {
@@ -23,8 +30,9 @@ func newTracker(p progress) *tracker {
 }
 
 // admit takes in a polled offset and says whether its event has still to be
-// handled: false for one that is pending already or done.
-func (t *tracker) admit(o int64) bool {
+// handled: false for one that is pending already or done. at is the event's
+// timestamp in ms since 1970.
+func (t *tracker) admit(o, at int64) bool {
 	if t.base < 0 {
 		t.base, t.head = o, o
 	}
@@ -44,14 +52,14 @@ func (t *tracker) admit(o int64) bool {
 		t.ahead = t.ahead[1:]
 	}
 	if !done {
-		t.pending = append(t.pending, o)
+		t.pending = append(t.pending, pending{o, at})
 	}
 	return !done
 }
 
 // isPending says whether offset o was admitted and is not done.
 func (t *tracker) isPending(o int64) bool {
-	_, ok := slices.BinarySearch(t.pending, o)
+	_, ok := slices.BinarySearchFunc(t.pending, o, func(p pending, o int64) int { return cmp.Compare(p.offset, o) })
 	return ok
 }
 
@@ -60,7 +68,8 @@ func (t *tracker) isPending(o int64) bool {
 func (t *tracker) after(finished []int64) progress {
 	p := progress{base: -1}
 	next := t.base // everything from here to the next offset that stays is done
-	for _, o := range t.pending {
+	for _, e := range t.pending {
+		o := e.offset
 		if len(finished) > 0 && finished[0] == o {
 			finished = finished[1:]
 			continue
@@ -91,8 +100,8 @@ func (t *tracker) after(finished []int64) progress {
 
 // commit marks finished as done, once after(finished) = p is known to be committed.
 func (t *tracker) commit(finished []int64, p progress) {
-	t.pending = slices.DeleteFunc(t.pending, func(o int64) bool {
-		if len(finished) > 0 && finished[0] == o {
+	t.pending = slices.DeleteFunc(t.pending, func(e pending) bool {
+		if len(finished) > 0 && finished[0] == e.offset {
 			finished = finished[1:]
 			return true
 		}
@@ -112,7 +121,8 @@ func (t *tracker) fold(p progress) (done []int64, err error) {
 		return nil, nil
 	}
 	ahead := p.ahead
-	t.pending = slices.DeleteFunc(t.pending, func(o int64) bool {
+	t.pending = slices.DeleteFunc(t.pending, func(e pending) bool {
+		o := e.offset
 		for len(ahead) > 0 && ahead[0].to <= o {
 			ahead = ahead[1:]
 		}

@@ -22,20 +22,39 @@ const (
 	maxDrain = 64 << 10
 )
 
-// envelope is the API's answer. Only what the record itself needs is strict: the
-// numbers and texts around it may come as the other JSON type.
+// envelope is the API's answer.
 type envelope struct {
-	ErrorCode looseInt  `json:"ErrorCode"`
-	ErrorInfo looseText `json:"ErrorInfo"`
-	RequestID looseText `json:"RequestId"`
-	Response  response  `json:"Response"`
+	code      int
+	info      string
+	requestID string
+	record    *schemas.Record // nil: none was sent
 }
 
-// response holds the record, or nothing if the field is absent, null, or no
-// object: failures have been seen with all kinds of placeholders in it.
-type response struct{ record *schemas.Record }
+// strictEnvelope is the answer as documented. Almost every answer decodes into
+// it, in one pass.
+type strictEnvelope struct {
+	ErrorCode *int   `json:"ErrorCode"`
+	ErrorInfo string `json:"ErrorInfo"`
+	RequestID string `json:"RequestId"`
+	Response  struct {
+		CallRecord *schemas.Record `json:"CallRecord"`
+	} `json:"Response"`
+}
 
-func (r *response) UnmarshalJSON(b []byte) error {
+// looseEnvelope is what else is accepted: numbers as strings and the reverse, and
+// placeholders where a failure has no record.
+type looseEnvelope struct {
+	ErrorCode looseInt      `json:"ErrorCode"`
+	ErrorInfo looseText     `json:"ErrorInfo"`
+	RequestID looseText     `json:"RequestId"`
+	Response  looseResponse `json:"Response"`
+}
+
+// looseResponse holds the record, or nothing if the field is absent, null, or no
+// object.
+type looseResponse struct{ record *schemas.Record }
+
+func (r *looseResponse) UnmarshalJSON(b []byte) error {
 	if b[0] != '{' {
 		return nil
 	}
@@ -48,12 +67,8 @@ func (r *response) UnmarshalJSON(b []byte) error {
 	if len(body.CallRecord) == 0 || body.CallRecord[0] != '{' {
 		return nil
 	}
-	record := new(schemas.Record)
-	if err := json.Unmarshal(body.CallRecord, record); err != nil {
-		return err
-	}
-	r.record = record
-	return nil
+	r.record = new(schemas.Record)
+	return json.Unmarshal(body.CallRecord, r.record)
 }
 
 // looseInt is an integer that may come as a string. given is false when it was
@@ -108,11 +123,21 @@ func decodeEnvelope(body []byte) (envelope, error) {
 	case trimmed[0] != '{':
 		return e, fmt.Errorf("the answer is no JSON object (%d bytes)", len(body))
 	}
-	if err := json.Unmarshal(body, &e); err != nil {
-		return envelope{}, fmt.Errorf("the answer cannot be decoded: %w", err)
+	var strict strictEnvelope
+	if err := json.Unmarshal(body, &strict); err == nil && strict.ErrorCode != nil {
+		e = envelope{*strict.ErrorCode, strict.ErrorInfo, strict.RequestID, strict.Response.CallRecord}
+	} else {
+		var loose looseEnvelope
+		if err := json.Unmarshal(body, &loose); err != nil {
+			return e, fmt.Errorf("the answer cannot be decoded: %w", err)
+		}
+		if !loose.ErrorCode.given {
+			return e, errors.New("the answer has no ErrorCode")
+		}
+		e = envelope{loose.ErrorCode.value, string(loose.ErrorInfo), string(loose.RequestID), loose.Response.record}
 	}
-	if !e.ErrorCode.given {
-		return e, errors.New("the answer has no ErrorCode")
+	if e.record != nil && e.record.CallID == "" {
+		e.record = nil // {}: a placeholder too
 	}
 	return e, nil
 }

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -201,12 +202,14 @@ func (c *Client) request(ctx context.Context, callID string, sig *signature) *ht
 	req := c.template.WithContext(ctx)
 	req.URL = &u
 	req.ContentLength = int64(len(payload))
-	req.Body = newPayload(payload)
+	// This very type: for any other net/http writes header and body in two
+	// packets.
+	req.Body = io.NopCloser(bytes.NewReader(payload))
 	// net/http sends a request again only if it can have the body again and
 	// either not one byte of it was written (a kept connection turned out to be
 	// dead) or the method is idempotent, which POST is not. So this costs no
 	// second request, and saves an attempt.
-	req.GetBody = func() (io.ReadCloser, error) { return newPayload(payload), nil }
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }
 	return req
 }
 

@@ -1,9 +1,7 @@
 package fetch
 
 import (
-	"bytes"
 	"crypto/tls"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -36,15 +34,3 @@ func newTransport(cfg ClientConfig) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }
-
-// payload is a request's body.
-type payload struct{ bytes.Reader }
-
-func newPayload(b []byte) io.ReadCloser {
-	p := &payload{}
-	p.Reset(b)
-	return p
-}
-
-// Close implements io.Closer.
-func (*payload) Close() error { return nil }

@@ -34,15 +34,15 @@ func judgeBody(body []byte, callID string, header http.Header, now time.Time) An
 	if err != nil {
 		return Answer{Verdict: Retry, Label: labelBadBody, Message: err.Error()}
 	}
-	a := Answer{Code: e.ErrorCode.value, RequestID: string(e.RequestID)}
+	a := Answer{Code: e.code, RequestID: e.requestID}
 	if a.Code != 0 {
-		judgeCode(&a, string(e.ErrorInfo))
+		judgeCode(&a, e.info)
 		if a.Verdict == SlowDown {
 			a.RetryAfter = retryAfter(header, now)
 		}
 		return a
 	}
-	record := e.Response.record
+	record := e.record
 	switch {
 	case record == nil:
 		a.Verdict, a.Label = Retry, labelNoRecord

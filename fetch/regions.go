@@ -80,7 +80,7 @@ func parseBaseURL(base string, insecure bool) (*url.URL, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	return u.JoinPath(apiPath), nil
+	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/") + apiPath}, nil
 }
 
 // isLoopback: the request stays on this machine. Names are not resolved.

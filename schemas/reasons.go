@@ -36,6 +36,7 @@ const (
 	HeaderFirstAttempt = "enricher.first_attempt" // ms since 1970
 	HeaderLastAttempt  = "enricher.last_attempt"  // ms since 1970
 	HeaderReplays      = "enricher.replays"
+	HeaderOmittedBytes = "enricher.omitted_bytes" // size of an event too large to copy; absent otherwise
 
 	// The names that dead-letter tools of Kafka Connect read already.
 	HeaderConnectTopic     = "__connect.errors.topic"

@@ -1,7 +1,6 @@
 package fetchtest
 
 import (
-	"fmt"
 	"strconv"
 
 	"enricher/schemas"
@@ -51,7 +50,7 @@ func RecordFor(seed uint64, callID string) schemas.Record {
 		h /= n
 		return d
 	}
-	caller := fmt.Sprintf("user%d", pick(5000))
+	caller := "user" + strconv.FormatUint(pick(5000), 10)
 	callees := []string{caller}
 	callType := "SingleCall"
 	more := uint64(1)
@@ -59,7 +58,7 @@ func RecordFor(seed uint64, callID string) schemas.Record {
 		callType, more = "MultiCall", 2+pick(3)
 	}
 	for range more {
-		callees = append(callees, fmt.Sprintf("user%d", 5000+pick(5000)))
+		callees = append(callees, "user"+strconv.FormatUint(5000+pick(5000), 10))
 	}
 	start := int64(firstStart + pick(86400))
 	r := schemas.Record{
@@ -88,7 +87,7 @@ func (a *API) recordAnswer(callID string) answer {
 	r := a.RecordFor(callID)
 	return answer{
 		ActionStatus: "OK",
-		RequestID:    fmt.Sprintf("sim-%016x", hash(a.cfg.Seed, callID, 1)),
+		RequestID:    "sim-" + strconv.FormatUint(hash(a.cfg.Seed, callID, 1), 16),
 		Response: &responseBody{wireRecord{
 			CallID:     r.CallID,
 			Caller:     r.Caller,

@@ -1,0 +1,101 @@
+package fetch_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"enricher/fetch"
+	"enricher/fetch/fetchtest"
+)
+
+// newClient makes a client for the simulator's Demo constants; cfg overrides.
+func newClient(tb testing.TB, cfg fetch.ClientConfig) *fetch.Client {
+	tb.Helper()
+	if cfg.Key == nil {
+		cfg.Key = demoKey(tb)
+	}
+	if cfg.BaseURL == "" {
+		cfg.BaseURL = "http://127.0.0.1"
+	}
+	if cfg.SDKAppID == 0 {
+		cfg.SDKAppID = fetchtest.DemoSDKAppID
+	}
+	c, err := fetch.NewClient(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(c.Close)
+	return c
+}
+
+func demoKey(tb testing.TB) *fetch.Key {
+	tb.Helper()
+	k, err := fetch.KeyFromValue(fetch.NewSecret(fetchtest.DemoKey))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return k
+}
+
+// listen serves a new simulator on this machine.
+func listen(tb testing.TB, cfg fetchtest.Config) (*fetchtest.API, *fetchtest.Server) {
+	tb.Helper()
+	api := fetchtest.New(cfg)
+	server, err := fetchtest.Listen(api)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = server.Close() })
+	return api, server
+}
+
+// lookup asks once and checks what every answer must keep: its labels are of
+// the closed set, its texts are bounded and hold no secret, and sent was called
+// exactly once.
+func lookup(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Answer {
+	tb.Helper()
+	return lookupContext(tb, context.Background(), c, api, callID)
+}
+
+func lookupContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Answer {
+	tb.Helper()
+	calls := 0
+	a := c.Lookup(ctx, callID, func() { calls++ })
+	if calls != 1 {
+		tb.Errorf("sent was called %d times", calls)
+	}
+	checkAnswer(tb, api, a)
+	return a
+}
+
+func checkAnswer(tb testing.TB, api *fetchtest.API, a fetch.Answer) {
+	tb.Helper()
+	if !knownLabels[fetch.CodeLabel{Verdict: a.Verdict, Code: a.Label}] {
+		tb.Errorf("(%v, %s) is not among CodeLabels", a.Verdict, a.Label)
+	}
+	if len(a.Message) > 1024 || len(a.RequestID) > 128 {
+		tb.Errorf("message of %d, request id of %d bytes", len(a.Message), len(a.RequestID))
+	}
+	if (a.Verdict == fetch.Found) != (a.Record != nil) || (a.Verdict == fetch.Found) != (a.Message == "") {
+		tb.Errorf("%v with record %v and message %q", a.Verdict, a.Record, a.Message)
+	}
+	if (a.Verdict == fetch.Halt) != (a.ProbeEvery > 0 && a.HaltAfter == 0) {
+		tb.Errorf("%v with ProbeEvery %v", a.Verdict, a.ProbeEvery)
+	}
+	if api != nil {
+		text := fmt.Sprintf("%v\n%+v\n%#v", a, a, a)
+		api.Secrets().AssertAbsent(tb, "the answer "+a.Verdict.String()+" "+a.Label, []byte(text))
+	}
+}
+
+var knownLabels = func() map[fetch.CodeLabel]bool {
+	m := map[fetch.CodeLabel]bool{}
+	for _, l := range fetch.CodeLabels() {
+		if m[l] {
+			panic(fmt.Sprintf("CodeLabels lists %v twice", l))
+		}
+		m[l] = true
+	}
+	return m
+}()
