@@ -17,12 +17,14 @@ type event struct {
 	time   time.Time // event time, never after the moment of admission
 }
 
-// result is what the lookups found out for one event: an enriched value or the
-// failure that makes it a dead letter.
+// result is the outcome of one event: an enriched value, the failure that makes
+// it a dead letter, or nothing at all for a callback of another kind.
 type result struct {
 	event     *event
 	value     []byte            // encoded enriched record; shared with the cache, read-only
 	hit       bool              // true: no request was made for this event
 	requestID string            // API's id of the request that found the record
-	failure   *producer.Failure // nil: enriched
+	failure   *producer.Failure // nil: enriched or skipped
+	skipped   bool
+	oversize  bool // the broker refused the record made of it for its size
 }

@@ -102,7 +102,7 @@ func decodeMetadata(topic [16]byte, base int64, s string) ([]run, error) {
 	if version != "1" {
 		return nil, fmt.Errorf("%w (version %.20q, this one knows version 1)", errNewerMetadata, version)
 	}
-	raw, err := base64.RawStdEncoding.DecodeString(text)
+	raw, err := base64.RawStdEncoding.Strict().DecodeString(text)
 	if !ok || err != nil || len(raw) < len(topic) {
 		return nil, errCorruptMetadata
 	}
@@ -113,13 +113,17 @@ func decodeMetadata(topic [16]byte, base int64, s string) ([]run, error) {
 	if len(raw) == 0 {
 		return nil, nil
 	}
+	var ahead []run
 	switch raw[0] {
 	case formRuns:
-		return decodeRuns(base, raw[1:])
+		ahead, err = decodeRuns(base, raw[1:])
 	case formBitmap:
-		return decodeBitmap(base, raw[1:])
+		ahead, err = decodeBitmap(base, raw[1:])
 	}
-	return nil, errCorruptMetadata
+	if err == nil && len(ahead) == 0 { // cut short: what is there would not have been written
+		err = errCorruptMetadata
+	}
+	return ahead, err
 }
 
 func decodeRuns(base int64, b []byte) ([]run, error) {

@@ -16,6 +16,7 @@ type tracker struct {
 	base    int64     // as committed; -1: the group has none and nothing was polled
 	head    int64     // next offset to admit
 	pending []pending // ascending, in [base, head)
+	bytes   int64     // of all that is pending
 	ahead   []run     // done at or above head, from the committed metadata
 }
 
@@ -23,6 +24,7 @@ type tracker struct {
 type pending struct {
 	offset int64
 	at     int64 // its Kafka timestamp, in ms since 1970
+	bytes  int64
 }
 
 func newTracker(p progress) *tracker {
@@ -31,8 +33,8 @@ func newTracker(p progress) *tracker {
 
 // admit takes in a polled offset and says whether its event has still to be
 // handled: false for one that is pending already or done. at is the event's
-// timestamp in ms since 1970.
-func (t *tracker) admit(o, at int64) bool {
+// timestamp in ms since 1970, bytes its size.
+func (t *tracker) admit(o, at, bytes int64) bool {
 	if t.base < 0 {
 		t.base, t.head = o, o
 	}
@@ -52,7 +54,8 @@ func (t *tracker) admit(o, at int64) bool {
 		t.ahead = t.ahead[1:]
 	}
 	if !done {
-		t.pending = append(t.pending, pending{o, at})
+		t.pending = append(t.pending, pending{o, at, bytes})
+		t.bytes += bytes
 	}
 	return !done
 }
@@ -61,6 +64,15 @@ func (t *tracker) admit(o, at int64) bool {
 func (t *tracker) isPending(o int64) bool {
 	_, ok := slices.BinarySearchFunc(t.pending, o, func(p pending, o int64) int { return cmp.Compare(p.offset, o) })
 	return ok
+}
+
+// unhandled is how many offsets from head up to o are not known to be done.
+func (t *tracker) unhandled(o int64) int64 {
+	n := max(0, o-t.head)
+	for _, r := range t.ahead {
+		n -= max(0, min(r.to, o)-r.from)
+	}
+	return n
 }
 
 // after is the progress to commit when the offsets in finished (ascending, all
@@ -103,6 +115,7 @@ func (t *tracker) commit(finished []int64, p progress) {
 	t.pending = slices.DeleteFunc(t.pending, func(e pending) bool {
 		if len(finished) > 0 && finished[0] == e.offset {
 			finished = finished[1:]
+			t.bytes -= e.bytes
 			return true
 		}
 		return false
@@ -111,14 +124,14 @@ func (t *tracker) commit(finished []int64, p progress) {
 }
 
 // fold takes over what the broker says is committed, after an end whose result
-// is not known, and returns the pending offsets that turn out to be done.
-func (t *tracker) fold(p progress) (done []int64, err error) {
+// is not known, and returns how many pending events turn out to be done.
+func (t *tracker) fold(p progress) (done int, err error) {
 	if p.base < t.base {
-		return nil, fmt.Errorf("committed offset %d is below %d, which was committed before", p.base, t.base)
+		return 0, fmt.Errorf("committed offset %d is below %d, which was committed before", p.base, t.base)
 	}
 	if t.base < 0 { // nothing was polled
 		*t = *newTracker(p)
-		return nil, nil
+		return 0, nil
 	}
 	ahead := p.ahead
 	t.pending = slices.DeleteFunc(t.pending, func(e pending) bool {
@@ -127,7 +140,8 @@ func (t *tracker) fold(p progress) (done []int64, err error) {
 			ahead = ahead[1:]
 		}
 		if o < p.base || len(ahead) > 0 && ahead[0].from <= o {
-			done = append(done, o)
+			t.bytes -= e.bytes
+			done++
 			return true
 		}
 		return false

@@ -247,26 +247,56 @@ func (s *Session) Resume(topic string, p int32) {
 	s.cl.ResumeFetchPartitions(map[string][]int32{topic: {p}})
 }
 
-// Partitions is the number of partitions of all input topics, asked anew.
-func (s *Session) Partitions(ctx context.Context) (int, error) {
-	topics, err := kadm.NewClient(s.cl).ListTopics(ctx, s.cfg.Topics...)
+// PauseAll stops fetching of all input topics, whatever Pause says of one of
+// their partitions.
+func (s *Session) PauseAll() { s.cl.PauseFetchTopics(s.cfg.Topics...) }
+
+// ResumeAll undoes PauseAll.
+func (s *Session) ResumeAll() { s.cl.ResumeFetchTopics(s.cfg.Topics...) }
+
+// Ends asks for the end of every partition of the input topics, as a
+// read_committed reader sees it.
+func (s *Session) Ends(ctx context.Context) (map[string]map[int32]int64, error) {
+	listed, err := kadm.NewClient(s.cl).ListCommittedOffsets(ctx, s.cfg.Topics...)
+	if err == nil {
+		err = listed.Error()
+	}
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("list ends of the input topics: %w", err)
 	}
-	n := 0
-	for _, t := range topics {
-		if t.Err != nil {
-			return 0, fmt.Errorf("topic %q: %w", t.Topic, t.Err)
+	ends := make(map[string]map[int32]int64)
+	listed.Each(func(o kadm.ListedOffset) {
+		if ends[o.Topic] == nil {
+			ends[o.Topic] = make(map[int32]int64)
 		}
-		n += len(t.Partitions)
-	}
-	return n, nil
+		ends[o.Topic][o.Partition] = o.Offset
+	})
+	return ends, nil
 }
 
 // ReadBack asks the broker what the group has committed for the partitions
-// given (their offset and metadata are ignored), waiting for transactions that
-// are being ended.
-func (s *Session) ReadBack(ctx context.Context, parts map[string][]int32) ([]Offset, error) {
+// given, waiting up to timeout for transactions that are being ended and for
+// brokers that are away.
+func (s *Session) ReadBack(parts map[string][]int32, timeout time.Duration) ([]Offset, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	for {
+		got, err := s.readBack(ctx, parts)
+		if err == nil || ctx.Err() != nil || !kerr.IsRetriable(err) {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(readBackPause):
+		}
+	}
+}
+
+// readBackPause is the pause between two tries of ReadBack.
+const readBackPause = 50 * time.Millisecond
+
+func (s *Session) readBack(ctx context.Context, parts map[string][]int32) ([]Offset, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.RequireStable = true
 	g := kmsg.NewOffsetFetchRequestGroup()

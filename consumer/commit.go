@@ -1,0 +1,237 @@
+package consumer
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"enricher/producer"
+	"enricher/schemas"
+)
+
+// maxAborts is how many transactions in a row may fail to commit before a new
+// session is tried.
+const maxAborts = 10
+
+// portion is what one transaction says about one partition.
+type portion struct {
+	part     *partition
+	results  []result // the first of part.ready, by offset
+	offsets  []int64  // of results
+	progress progress // when they are done
+	commit   Offset
+}
+
+// commit puts the ready results and the offsets that go with them into one
+// transaction. An error means that the session is of no more use.
+func (c *conductor) commit() error {
+	c.readySince = time.Time{}
+	plan := c.plan()
+	if len(plan) == 0 {
+		c.waitForRoom()
+		return nil
+	}
+	var records []*kgo.Record
+	source := make(map[*kgo.Record]*result)
+	for _, q := range plan {
+		for i := range q.results {
+			if r := c.record(&q.results[i]); r != nil {
+				records = append(records, r)
+				source[r] = &q.results[i]
+			}
+		}
+	}
+	end, err := c.session.Commit(records, func() ([]Offset, error) {
+		if c.stale(plan) {
+			return nil, producer.ErrStale
+		}
+		offsets := make([]Offset, len(plan))
+		for i, q := range plan {
+			offsets[i] = q.commit
+		}
+		return offsets, nil
+	})
+	switch end {
+	case producer.Committed:
+		c.committed(plan)
+		return nil
+	case producer.NotCommitted:
+		return c.notCommitted(plan, source, err)
+	}
+	c.metrics.Transactions.WithLabelValues("unknown").Inc()
+	return fmt.Errorf("result of a transaction unknown: %w", err)
+}
+
+// plan chooses what goes into the next transaction: everything that is ready,
+// as far as the metadata fits.
+func (c *conductor) plan() []*portion {
+	var plan []*portion
+	total := 0
+	for _, p := range c.parts { // in random order, so that none is left out for ever
+		if len(p.ready) == 0 || total >= maxTxnMetadata {
+			continue
+		}
+		q := c.portion(p)
+		if q == nil || total+len(q.commit.Metadata) > maxTxnMetadata {
+			continue
+		}
+		total += len(q.commit.Metadata)
+		plan = append(plan, q)
+	}
+	return plan
+}
+
+// portion is the largest one of a partition whose metadata fits, or nil.
+func (c *conductor) portion(p *partition) *portion {
+	slices.SortFunc(p.ready, func(a, b result) int { return cmp.Compare(a.event.rec.Offset, b.event.rec.Offset) })
+	offsets := make([]int64, len(p.ready))
+	for i := range p.ready {
+		offsets[i] = p.ready[i].event.rec.Offset
+	}
+	id := c.session.TopicID(p.topic)
+	n, progress, metadata := fit(p.tracker, id, offsets, c.metadataLimit)
+	if n == 0 {
+		return nil
+	}
+	return &portion{
+		part: p, results: p.ready[:n], offsets: offsets[:n], progress: progress,
+		commit: Offset{Topic: p.topic, Partition: p.partition, Offset: progress.base, Metadata: metadata},
+	}
+}
+
+// fit finds how many of the finished offsets can be committed within limit
+// bytes of metadata. What does not fit are the highest, above the widest gaps.
+func fit(t *tracker, topic [16]byte, finished []int64, limit int) (n int, p progress, metadata string) {
+	try := len(finished) // nearly always all of them fit
+	for low, high := 0, len(finished)+1; high-low > 1; try = (low + high) / 2 {
+		after := t.after(finished[:try])
+		if m := encodeMetadata(topic, after); len(m) <= limit {
+			n, p, metadata = try, after, m
+			low = try
+		} else {
+			high = try
+		}
+	}
+	return n, p, metadata
+}
+
+// waitForRoom keeps results whose metadata fits nowhere from being due at once.
+func (c *conductor) waitForRoom() {
+	c.readySince = time.Now().Add(metadataWait)
+}
+
+const metadataWait = time.Second
+
+// record makes the output of a result, anew for every try; nil: it has none.
+func (c *conductor) record(r *result) *kgo.Record {
+	switch {
+	case r.skipped:
+		return nil
+	case r.failure != nil && r.oversize:
+		return c.outputs.Coordinates(r.event.rec, r.failure)
+	case r.failure != nil:
+		return c.outputs.DeadLetter(r.event.rec, r.failure)
+	}
+	rec := c.outputs.Enriched(r.event.rec, r.event.callID, r.value, r.hit, r.requestID)
+	if r.oversize || !c.outputs.Fits(rec) {
+		r.failure = &producer.Failure{
+			Reason:  schemas.Internal,
+			Message: fmt.Sprintf("the enriched record of %d bytes is larger than topic %q takes", len(rec.Value), rec.Topic),
+		}
+		r.oversize = false
+		return c.outputs.DeadLetter(r.event.rec, r.failure)
+	}
+	return rec
+}
+
+// committed marks a transaction's results as done.
+func (c *conductor) committed(plan []*portion) {
+	c.aborts = 0
+	c.metrics.Transactions.WithLabelValues("committed").Inc()
+	widest := 0
+	for _, q := range plan {
+		p := q.part
+		for _, r := range q.results {
+			c.count(r)
+		}
+		rest := slices.Clone(p.ready[len(q.results):])
+		p.ready = rest
+		if len(rest) > 0 {
+			c.waitForRoom()
+		}
+		p.tracker.commit(q.offsets, q.progress)
+		p.proposed = q.commit
+		widest = max(widest, len(q.commit.Metadata))
+		c.backPressure(p, len(q.commit.Metadata))
+	}
+	c.metrics.MetadataBytes.Set(float64(widest))
+}
+
+// backPressure stops fetching of a partition whose metadata nears the limit,
+// and resumes it with hysteresis.
+func (c *conductor) backPressure(p *partition, metadata int) {
+	switch {
+	case !p.paused && metadata > c.metadataLimit*3/4:
+		p.paused = true
+		c.session.Pause(p.topic, p.partition)
+	case p.paused && metadata < c.metadataLimit/2:
+		p.paused = false
+		c.session.Resume(p.topic, p.partition)
+	}
+}
+
+// count is called once for each event, when its outcome is known to be committed.
+func (c *conductor) count(r result) {
+	switch {
+	case r.skipped:
+		c.skipped.Inc()
+	case r.failure != nil:
+		c.metrics.Events.WithLabelValues(outcomeDeadLetter, string(r.failure.Reason)).Inc()
+	default:
+		c.enriched.Inc()
+	}
+	c.metrics.EventSeconds.Observe(time.Since(r.event.rec.Timestamp).Seconds())
+}
+
+// notCommitted deals with an end that did not say committed. The client may
+// mask an unknown result so, hence the broker is asked before the next try.
+func (c *conductor) notCommitted(plan []*portion, source map[*kgo.Record]*result, err error) error {
+	c.metrics.Transactions.WithLabelValues("aborted").Inc()
+	c.aborts++
+	var tooLarge *producer.TooLargeError
+	switch {
+	case producer.IsFenced(err):
+		return err
+	case errors.As(err, &tooLarge):
+		for _, r := range tooLarge.Records {
+			source[r].oversize = true
+		}
+	case errors.Is(err, kerr.OffsetMetadataTooLarge):
+		c.metadataLimit = c.metadataLimit * 3 / 4
+		c.log.Warn("the broker takes less offset metadata than usual; set offset.metadata.max.bytes to 4096",
+			zap.Int("trying_bytes", c.metadataLimit))
+	}
+	if c.aborts >= maxAborts {
+		return fmt.Errorf("%d transactions in a row did not commit, the last one: %w", c.aborts, cmp.Or(err, errAborted))
+	}
+	c.log.Info("transaction not committed; asking the broker what is", zap.Int("in_a_row", c.aborts), zap.Error(err))
+	for _, q := range plan {
+		q.part.proposed = q.commit
+	}
+	c.session.AllowRebalance()
+	if err := c.readBack(plan); err != nil {
+		return err
+	}
+	if c.readyCount() > 0 {
+		c.readySince = time.Now()
+	}
+	return nil
+}
+
+var errAborted = errors.New("aborted by a rebalance")

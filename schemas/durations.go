@@ -1,0 +1,75 @@
+package schemas
+
+// Anomaly says what is odd about a record. The set is closed.
+type Anomaly string
+
+// The anomalies. Those of the first group make durations absent.
+const (
+	NoStartTime       Anomaly = "no_start_time"
+	NoEndTime         Anomaly = "no_end_time"
+	NoAcceptTime      Anomaly = "no_accept_time" // ended normally, though never answered
+	EndBeforeStart    Anomaly = "end_before_start"
+	AcceptBeforeStart Anomaly = "accept_before_start"
+	AcceptAfterEnd    Anomaly = "accept_after_end"
+
+	LongerThanADay Anomaly = "longer_than_a_day"
+)
+
+// Anomalies lists all anomalies, in the order in which a record names them.
+func Anomalies() []Anomaly {
+	return []Anomaly{NoStartTime, NoEndTime, NoAcceptTime, EndBeforeStart, AcceptBeforeStart, AcceptAfterEnd, LongerThanADay}
+}
+
+const day = 24 * 60 * 60 // seconds
+
+// Durations of a call, in seconds. One that cannot be computed is nil, and an
+// anomaly says why. None is negative, and Ring + Talk = Total when all are there.
+type Durations struct {
+	Answered  bool
+	Ring      *int64 // until it was answered; of one that never was, until it ended
+	Talk      *int64 // 0 when it was never answered
+	Total     *int64
+	Anomalies []Anomaly
+}
+
+// Measure computes the durations of a call from its times, in Unix seconds,
+// where 0 and below mean not given. Of times that contradict each other it
+// trusts neither.
+func Measure(start, accept, end int64, result string) Durations {
+	d := Durations{Answered: accept > 0}
+	odd := func(is bool, a Anomaly) bool {
+		if is {
+			d.Anomalies = append(d.Anomalies, a)
+		}
+		return is
+	}
+	noStart := odd(start <= 0, NoStartTime)
+	noEnd := odd(end <= 0, NoEndTime)
+	noAccept := odd(!d.Answered && result == "NormalEnd", NoAcceptTime)
+	backwards := odd(!noStart && !noEnd && end < start, EndBeforeStart)
+	early := odd(d.Answered && !noStart && accept < start, AcceptBeforeStart)
+	late := odd(d.Answered && !noEnd && accept > end, AcceptAfterEnd)
+
+	if !noStart && !noEnd && !backwards {
+		total := end - start
+		d.Total = &total
+		odd(total > day, LongerThanADay)
+	}
+	switch {
+	case noAccept, backwards, early, late:
+	case !d.Answered:
+		if d.Total != nil {
+			d.Ring, d.Talk = d.Total, new(int64)
+		}
+	default:
+		if !noStart {
+			ring := accept - start
+			d.Ring = &ring
+		}
+		if !noEnd {
+			talk := end - accept
+			d.Talk = &talk
+		}
+	}
+	return d
+}
