@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"enricher/fetch"
+	"enricher/producer"
 )
 
 // Config says what to enrich, how, and within which bounds. Fields without a
@@ -96,6 +97,7 @@ func (c *Config) finalize() error {
 	defaults(&c.CommitInterval, 50*time.Millisecond)
 	defaults(&c.DrainTimeout, 20*time.Second)
 	defaults(&c.Start, Earliest)
+	defaults(&c.SessionTimeout, producer.DefaultSessionTimeout)
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
