@@ -30,7 +30,7 @@ const (
 	outTopic    = "enriched"
 	deadTopic   = "dead"
 	group       = "g"
-	partitions  = 4
+	partitions  = 6
 	settleDelay = 5 * time.Second
 )
 
@@ -60,7 +60,7 @@ func newWorld(t testing.TB, cfg fetchtest.Config, opts ...kfake.Opt) *world {
 	}
 	t.Cleanup(c.Close)
 	w.cluster = c
-	w.feeder, err = kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	w.feeder, err = kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(1048588))...)
 	if err != nil {
 		t.Fatal(err)
 	}

