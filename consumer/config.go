@@ -16,8 +16,9 @@ import (
 // Config says what to enrich, how, and within which bounds. Fields without a
 // default must be set.
 type Config struct {
-	// Kafka holds brokers, TLS, SASL, logger and hooks of the Kafka client.
-	Kafka []kgo.Opt
+	// Kafka makes the options that reach the brokers (seeds, TLS, SASL, logger,
+	// hooks), anew for every session.
+	Kafka func() []kgo.Opt
 	// Group is the consumer group, and the prefix of the transactional id.
 	Group string
 	// Instance is unique per running process and stable across restarts.
@@ -128,6 +129,9 @@ func (c *Config) finalize() error {
 	}
 	if !slices.Contains([]Start{Earliest, Latest, Fail}, c.Start) {
 		bad("start %q: must be earliest, latest or fail", c.Start)
+	}
+	if c.Kafka == nil {
+		bad("Kafka options: missing")
 	}
 	if c.Client == nil {
 		bad("API client: missing")

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -175,7 +174,7 @@ func (c *Consumer) run(ctx context.Context) error {
 // runSession runs one session from its opening to its close.
 func (c *Consumer) runSession(ctx context.Context) error {
 	c.membership.reset()
-	opts := append(slices.Clone(c.cfg.Kafka),
+	opts := append(c.cfg.Kafka(),
 		kgo.Balancers(balancer{kgo.CooperativeStickyBalancer(), c.membership}),
 		kgo.WithHooks(c.membership))
 	s, err := producer.Open(ctx, producer.Config{

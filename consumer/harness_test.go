@@ -177,7 +177,7 @@ func (w *world) start(name string, change ...func(*consumer.Config)) *instance {
 	core, logs := observer.New(zapcore.InfoLevel)
 	i := &instance{w: w, reg: prometheus.NewRegistry(), logs: logs, done: make(chan struct{}), network: &network{dial: w.net.DialContext}}
 	cfg := consumer.Config{
-		Kafka: append(w.opts(), kgo.Dialer(i.network.DialContext)),
+		Kafka: func() []kgo.Opt { return append(w.opts(), kgo.Dialer(i.network.DialContext)) },
 		Group: group, Instance: name,
 		InputTopics: []string{inTopic}, EnrichedTopic: outTopic, DeadLetterTopic: deadTopic,
 		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: 200,
