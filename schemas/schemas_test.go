@@ -1,0 +1,314 @@
+package schemas_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"enricher/schemas"
+)
+
+// schema compiles NAME.schema.json.
+func schema(t *testing.T, name string) *jsonschema.Schema {
+	t.Helper()
+	b, err := schemas.Files.ReadFile(name + ".schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource(name, instance(t, b)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func instance(t *testing.T, b []byte) any {
+	t.Helper()
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func samples(t *testing.T, pattern string) map[string][]byte {
+	t.Helper()
+	names, err := fs.Glob(schemas.Files, "samples/"+pattern)
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no samples %s: %v", pattern, err)
+	}
+	m := make(map[string][]byte)
+	for _, n := range names {
+		b, err := schemas.Files.ReadFile(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m[n] = bytes.TrimSpace(b)
+	}
+	return m
+}
+
+// TestContract holds types, schemas and samples together.
+func TestContract(t *testing.T) {
+	t.Run("event", func(t *testing.T) {
+		s := schema(t, "event")
+		for name, b := range samples(t, "event-*.json") {
+			if err := s.Validate(instance(t, b)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if _, err := schemas.ParseEvent(b); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		// What the schema refuses the parser refuses, and the other way round,
+		// save what no schema can say.
+		for _, c := range eventCases {
+			if !json.Valid([]byte(c.value)) || c.beyondSchema {
+				continue
+			}
+			schemaErr := s.Validate(instance(t, []byte(c.value)))
+			if (schemaErr == nil) != (c.why == "") {
+				t.Errorf("%.80s: the schema says %v, the table %q", c.value, schemaErr, c.why)
+			}
+		}
+	})
+	t.Run("record and enriched", func(t *testing.T) {
+		record, enriched := schema(t, "record"), schema(t, "enriched")
+		for name, b := range samples(t, "call-*-record.json") {
+			if err := record.Validate(instance(t, b)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			var r schemas.Record
+			if err := json.Unmarshal(b, &r); err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			got := schemas.Enrich(&r).Encode()
+			want := samples(t, strings.TrimPrefix(strings.Replace(name, "record", "enriched", 1), "samples/"))
+			for n, w := range want {
+				if !bytes.Equal(got, w) {
+					t.Errorf("%s:\n got %s\nwant %s", n, got, w)
+				}
+				if err := enriched.Validate(instance(t, w)); err != nil {
+					t.Errorf("%s: %v", n, err)
+				}
+			}
+		}
+		// Schema and type name the same fields.
+		sameNames(t, "record.schema.json", jsonNames(reflect.TypeFor[schemas.Record]()))
+		sameNames(t, "enriched.schema.json", jsonNames(reflect.TypeFor[schemas.Enriched]()))
+		var list struct {
+			Properties struct {
+				Anomalies struct {
+					Items struct{ Enum []schemas.Anomaly }
+				}
+			}
+		}
+		read(t, "enriched.schema.json", &list)
+		if got := list.Properties.Anomalies.Items.Enum; !slices.Equal(got, schemas.Anomalies()) {
+			t.Errorf("the schema's anomalies are %v", got)
+		}
+	})
+	t.Run("dead letter", func(t *testing.T) {
+		s := schema(t, "dead-letter")
+		for name, b := range samples(t, "dead-letter-*.json") {
+			if err := s.Validate(instance(t, b)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		sameNames(t, "dead-letter.schema.json", []string{
+			schemas.HeaderReason, schemas.HeaderCode, schemas.HeaderMessage, schemas.HeaderRequestID, schemas.HeaderAttempts,
+			schemas.HeaderFirstAttempt, schemas.HeaderLastAttempt, schemas.HeaderReplays, schemas.HeaderOriginalTimestamp,
+			schemas.HeaderOmittedBytes, schemas.HeaderConnectTopic, schemas.HeaderConnectPartition,
+			schemas.HeaderConnectOffset, schemas.HeaderConnectMessage,
+		})
+		var list struct {
+			Properties struct {
+				Reason struct{ Enum []schemas.Reason } `json:"enricher.reason"`
+			}
+		}
+		read(t, "dead-letter.schema.json", &list)
+		if got := list.Properties.Reason.Enum; !slices.Equal(got, schemas.Reasons()) {
+			t.Errorf("the schema's reasons are %v", got)
+		}
+	})
+}
+
+func read(t *testing.T, name string, v any) {
+	t.Helper()
+	b, err := schemas.Files.ReadFile(name)
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sameNames(t *testing.T, file string, want []string) {
+	t.Helper()
+	var s struct{ Properties map[string]any }
+	read(t, file, &s)
+	var got []string
+	for name := range s.Properties {
+		got = append(got, name)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s has properties\n%v, want\n%v", file, got, want)
+	}
+}
+
+func jsonNames(typ reflect.Type) []string {
+	var names []string
+	for i := range typ.NumField() {
+		name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
+}
+
+var eventCases = []struct {
+	value        string
+	id, command  string
+	time         int64
+	why          string // part of the error; "": accepted
+	beyondSchema bool   // a schema cannot tell
+}{
+	{value: `{"CallId":"a"}`, id: "a"},
+	{value: ` {"CallId" : "a" , "x":[{"CallId":"b"}]} `, id: "a"},
+	{value: `{"CallId":"a\u00e9\"b"}`, id: `aé"b`},
+	{value: `{"CallId":"a"}`, id: "a"},
+	{value: `{"CallId":7}`, id: "7"},
+	{value: `{"CallId":123456789012345678901234567890}`, id: "123456789012345678901234567890"},
+	{value: `{"CallRecord":{"CallId":"a"}}`, id: "a"},
+	{value: `{"CallId":"a","CallRecord":{"CallId":"a"}}`, id: "a"},
+	{value: `{"CallId":"a","CallRecord":null}`, id: "a"},
+	{value: `{"CallbackCommand":null,"CallId":"a"}`, id: "a"},
+	{value: `{"CallbackCommand":"Call.CallbackAfterEndCall","CallRecord":{"CallId":"a"},"EventTime":1764000067412}`, id: "a", command: schemas.EndOfCall, time: 1764000067412},
+	{value: `{"CallId":"a","EventTime":"1764000067412"}`, id: "a", time: 1764000067412},
+	{value: `{"CallId":"a","EventTime":-5}`, id: "a"},
+	{value: `{"CallId":"a","EventTime":1e300}`, id: "a"},
+	{value: `{"CallId":"a","EventTime":[]}`, id: "a"},
+	{value: `{"CallbackCommand":"Call.CallbackAfterStartCall"}`, command: "Call.CallbackAfterStartCall"},
+	{value: `{"CallbackCommand":"Other","CallRecord":{"CallId":"a"}}`, command: "Other", id: "a"},
+	{value: ``, why: "empty"},
+	{value: ` `, why: "empty"},
+	{value: `null`, why: "no JSON object"},
+	{value: `{}`, why: "no CallId"},
+	{value: `[]`, why: "no JSON object"},
+	{value: `"a"`, why: "no JSON object"},
+	{value: `7`, why: "no JSON object"},
+	{value: `CallId=a`, why: "not JSON"},
+	{value: `{"CallId":"a"`, why: "not JSON"},
+	{value: `{"CallId":"a"} {"CallId":"a"}`, why: "not JSON"},
+	{value: "{\"CallId\":\"\xff\"}", why: "UTF-8", beyondSchema: true},
+	{value: `{"callid":"a"}`, why: "no CallId"},
+	{value: `{"CallId":""}`, why: "empty"},
+	{value: `{"CallId":null}`, why: "neither text nor number"},
+	{value: `{"CallId":true}`, why: "neither text nor number"},
+	{value: `{"CallId":["a"]}`, why: "neither text nor number"},
+	{value: `{"CallId":{"a":1}}`, why: "neither text nor number"},
+	{value: `{"CallId":1.5}`, why: "no whole number"},
+	{value: `{"CallId":1e3}`, why: "no whole number", beyondSchema: true},
+	{value: `{"CallId":"` + strings.Repeat("x", 256) + `"}`, id: strings.Repeat("x", 256)},
+	{value: `{"CallId":"` + strings.Repeat("x", 257) + `"}`, why: "257 bytes"},
+	{value: `{"CallId":"a","CallId":"b"}`, why: "disagree", beyondSchema: true},
+	{value: `{"CallId":"a","CallRecord":{"CallId":"b"}}`, why: "disagree", beyondSchema: true},
+	{value: `{"CallId":"a","CallRecord":[]}`, why: "no object"},
+	{value: `{"CallbackCommand":5,"CallId":"a"}`, why: "no text"},
+	{value: strings.Repeat("[", 100_000), why: "not JSON"},
+	{value: `{"x":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `,"CallId":"a"}`, why: "not JSON"},
+}
+
+// TestParseEvent is every way to write an event, and every way not to.
+func TestParseEvent(t *testing.T) {
+	for _, c := range eventCases {
+		e, err := schemas.ParseEvent([]byte(c.value))
+		if c.why != "" {
+			if err == nil || !strings.Contains(err.Error(), c.why) {
+				t.Errorf("%.80s: error %v, want one with %q", c.value, err, c.why)
+			}
+			continue
+		}
+		if err != nil || e != (schemas.Event{CallID: c.id, Command: c.command, Time: c.time}) {
+			t.Errorf("%.80s: %+v, %v", c.value, e, err)
+		}
+	}
+	if _, err := schemas.ParseEvent(nil); err == nil || !strings.Contains(err.Error(), "no value") {
+		t.Errorf("null: %v", err)
+	}
+}
+
+// FuzzParseEvent: no input panics, and what is accepted is what encoding/json
+// reads too.
+func FuzzParseEvent(f *testing.F) {
+	for _, c := range eventCases {
+		f.Add([]byte(c.value))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := schemas.ParseEvent(b)
+		if err != nil || e.Skip() {
+			return
+		}
+		if e.CallID == "" || len(e.CallID) > schemas.MaxCallID {
+			t.Fatalf("CallId of %d bytes", len(e.CallID))
+		}
+		var m map[string]any
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.UseNumber()
+		if err := d.Decode(&m); err != nil {
+			t.Fatalf("accepted, but not JSON: %v", err)
+		}
+		text := func(v any) string {
+			switch v := v.(type) {
+			case string:
+				return v
+			case json.Number:
+				return v.String()
+			}
+			return ""
+		}
+		record, _ := m["CallRecord"].(map[string]any)
+		if e.CallID != text(m["CallId"]) && e.CallID != text(record["CallId"]) {
+			t.Fatalf("CallId %q of %q", e.CallID, b)
+		}
+	})
+}
+
+// FuzzRecord: no record panics, and its durations keep their promises.
+func FuzzRecord(f *testing.F) {
+	names, err := fs.Glob(schemas.Files, "samples/call-*-record.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, n := range names {
+		b, err := schemas.Files.ReadFile(n)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r schemas.Record
+		if json.Unmarshal(b, &r) != nil {
+			return
+		}
+		e := schemas.Enrich(&r)
+		if !json.Valid(e.Encode()) {
+			t.Fatalf("%s", e.Encode())
+		}
+		checkPromises(t, schemas.Durations{Answered: e.Answered, Ring: e.RingSeconds, Talk: e.TalkSeconds, Total: e.TotalSeconds, Anomalies: e.Anomalies})
+	})
+}
