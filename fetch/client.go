@@ -217,7 +217,7 @@ func (c *Client) request(ctx context.Context, callID string, sig *signature) *ht
 func (c *Client) failed(ctx context.Context, at *attempt, err error) Answer {
 	var netErr net.Error
 	switch {
-	case context.Cause(ctx) == c.timedOut:
+	case errors.Is(context.Cause(ctx), c.timedOut):
 		return Answer{Verdict: Retry, Label: labelTimeout, Message: c.timedOut.Error() + ": " + at.phase()}
 	case ctx.Err() != nil:
 		return cancelled(ctx)

@@ -31,7 +31,8 @@ const (
 // rate. Whole numbers add up: were every instance to round its own rate up, or
 // to save unused calls for later, the sum would overrun. What rounding down
 // costs is small unless the share is (200 calls over 3 instances: 1 %; over 12:
-// 4 %).
+// 4 %). A share below one call a second cannot be rounded down: it is kept by
+// calls that are further apart, so instances with such shares may coincide.
 //
 // It is safe for use by many goroutines. The clock is the caller's.
 type Quota struct {

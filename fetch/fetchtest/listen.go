@@ -86,7 +86,9 @@ func (s *Server) DropIdle() {
 // Close breaks all connections off and waits for the server to end.
 func (s *Server) Close() error {
 	err := s.server.Close()
-	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
+	served := <-s.done
+	s.done <- served // for a second Close
+	if !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
 	return err

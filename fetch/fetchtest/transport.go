@@ -59,7 +59,7 @@ func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
 	go func() {
 		defer stop()
 		defer cancel()
-		defer func() { w.end(recover()) }()
+		defer func() { w.end(recover(), serverCtx.Err() != nil) }()
 		m.handler.ServeHTTP(w, in)
 	}()
 
@@ -154,20 +154,25 @@ func (w *memoryWriter) FlushError() error {
 	return nil
 }
 
-// end is called when the handler returned, with what it panicked with.
-func (w *memoryWriter) end(panicked any) {
+// end is called when the handler returned, with what it panicked with. gone: the
+// client had given up before.
+func (w *memoryWriter) end(panicked any, gone bool) {
 	if panicked != nil {
 		w.once.Do(func() {
 			w.failed = true
 			close(w.started)
 		})
 		_ = w.pipe.CloseWithError(errReset)
-		if panicked != http.ErrAbortHandler {
+		if panicked != http.ErrAbortHandler { //nolint:errorlint // a panic value, compared as net/http does
 			panic(panicked)
 		}
 		return
 	}
 	w.WriteHeader(http.StatusOK)
+	if gone {
+		_ = w.pipe.CloseWithError(errReset)
+		return
+	}
 	if w.length > w.written {
 		_ = w.pipe.CloseWithError(io.ErrUnexpectedEOF)
 		return

@@ -1,0 +1,347 @@
+package fetch_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"enricher/fetch"
+	"enricher/fetch/fetchtest"
+)
+
+// TestEveryCode asks for each row of the error table, and for a code that is
+// not in it.
+func TestEveryCode(t *testing.T) {
+	want := map[string]fetch.Verdict{"other": fetch.Unknown}
+	for class, codes := range map[fetch.Verdict][]int{
+		fetch.NotYet:   {101050},
+		fetch.Retry:    {101001, 60008, 60013, 60014, 70169, 70500, 60004, 60005, 70001},
+		fetch.SlowDown: {60007, 60011, 60018, 60019},
+		fetch.Halt: {60002, 60006, 60009, 60010, 60012, 60016, 60017, 60020, 60021, 60025, 60026, 60027, 60028, 70003, 70009,
+			70013, 70014, 70015, 70016, 70017, 70018, 70019, 70020, 70050, 70051, 70107},
+		fetch.Reject: {60003, 60015, 101002, 70402},
+	} {
+		for _, c := range codes {
+			want[fmt.Sprint(c)] = class
+		}
+	}
+	rows := fetch.Codes()
+	if len(rows) != len(want)-1 {
+		t.Errorf("the table has %d rows, want %d", len(rows), len(want)-1)
+	}
+	for _, row := range append(rows, fetch.CodeRow{Code: 424242}) {
+		t.Run(fmt.Sprint(row.Code), func(t *testing.T) {
+			api := fetchtest.New(fetchtest.Config{})
+			c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
+			api.Script("id", fetchtest.CodeInfo(row.Code, "what the API has to say"))
+			a := lookup(t, c, api, "id")
+			if a.Code != row.Code || a.Verdict != want[a.Label] {
+				t.Errorf("%+v", a)
+			}
+			for _, part := range []string{fmt.Sprint(row.Code), row.Name, row.Meaning, "what the API has to say"} {
+				if !strings.Contains(a.Message, part) {
+					t.Errorf("message %q lacks %q", a.Message, part)
+				}
+			}
+			if row.Name != "" && (row.Meaning == "" || row.Source == "") {
+				t.Error("the row lacks meaning or source")
+			}
+			if row.Code == 70050 && a.ProbeEvery != time.Minute {
+				t.Errorf("locked out: probe every %v", a.ProbeEvery)
+			}
+			if (row.Code == 60004 || row.Code == 60005) != (a.HaltAfter == 3) {
+				t.Errorf("HaltAfter %d", a.HaltAfter)
+			}
+			if next := lookup(t, c, api, "id"); next.Verdict != fetch.Found {
+				t.Errorf("afterwards: %+v", next)
+			}
+		})
+	}
+}
+
+// TestEveryStatus asks with each HTTP status there is; the body says all is well.
+func TestEveryStatus(t *testing.T) {
+	verdict := func(status int) fetch.Verdict {
+		switch {
+		case status == 429:
+			return fetch.SlowDown
+		case status == 408, status == 425, status >= 500:
+			return fetch.Retry
+		case status == 401, status == 403, status == 404, status < 400:
+			return fetch.Halt
+		}
+		return fetch.Unknown
+	}
+	status := 0
+	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":5}}}`))
+	}))})
+	for status = 200; status < 600; status++ {
+		a := lookup(t, c, nil, "id")
+		if status < 300 {
+			if a.Verdict != fetch.Found {
+				t.Errorf("%d: %+v", status, a)
+			}
+			continue
+		}
+		if a.Verdict != verdict(status) || a.Code != status || !strings.Contains(a.Message, fmt.Sprintf("HTTP %d", status)) {
+			t.Errorf("%d: %+v, want %v", status, a, verdict(status))
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	api := fetchtest.New(fetchtest.Config{})
+	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
+	for header, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "0": 0, "100000": time.Minute, "-5": 0, "soon": 0, "99999999999999999999999": 0,
+		time.Now().Add(time.Hour).UTC().Format(http.TimeFormat):  time.Minute,
+		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
+	} {
+		api.Script("id", fetchtest.TooManyRequests(header))
+		if a := lookup(t, c, api, "id"); a.Verdict != fetch.SlowDown || a.RetryAfter != want {
+			t.Errorf("Retry-After %q: %v, want %v", header, a.RetryAfter, want)
+		}
+	}
+}
+
+// TestBodies is every kind of body that comes with HTTP 200.
+func TestBodies(t *testing.T) {
+	const record = `"CallId":"id","Caller_Account":"a","StartTime":1,"EndTime":5`
+	for name, c := range map[string]struct {
+		body    string
+		verdict fetch.Verdict
+		label   string
+		message string
+	}{
+		"record":            {`{"ActionStatus":"OK","ErrorCode":0,"RequestId":"r","Response":{"CallRecord":{` + record + `}}}`, fetch.Found, "0", ""},
+		"code as text":      {`{"ErrorCode":"0","Response":{"CallRecord":{` + record + `}}}`, fetch.Found, "0", ""},
+		"not yet as text":   {`{"ErrorCode":"101050","ErrorInfo":404,"Response":""}`, fetch.NotYet, "101050", "404"},
+		"no record":         {`{"ErrorCode":0,"Response":{}}`, fetch.Retry, "no_record", "no record"},
+		"empty record":      {`{"ErrorCode":0,"Response":{"CallRecord":{}}}`, fetch.Retry, "no_record", "no record"},
+		"null response":     {`{"ErrorCode":0,"Response":null}`, fetch.Retry, "no_record", "no record"},
+		"another call":      {`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"ID","EndTime":5}}}`, fetch.Retry, "wrong_call_id", "another"},
+		"not ended":         {`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id"}}}`, fetch.NotYet, "not_ended", "end time"},
+		"ended before 1970": {`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":-1}}}`, fetch.NotYet, "not_ended", "end time"},
+		"empty":             {"", fetch.Retry, "bad_body", "empty"},
+		"HTML":              {"<html></html>", fetch.Retry, "bad_body", "HTML"},
+		"text":              {"upstream timed out", fetch.Retry, "bad_body", "no JSON"},
+		"list":              {"[]", fetch.Retry, "bad_body", "no JSON object"},
+		"no code":           {"{}", fetch.Retry, "bad_body", "no ErrorCode"},
+		"code no number":    {`{"ErrorCode":"none"}`, fetch.Retry, "bad_body", "not an integer"},
+		"times no numbers":  {`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":"noon"}}}`, fetch.Retry, "bad_body", "cannot be decoded"},
+		"two documents":     {`{"ErrorCode":0}{}`, fetch.Retry, "bad_body", "cannot be decoded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := fetchtest.New(fetchtest.Config{})
+			api.SetOutage(fetchtest.Body(name, "application/json", c.body))
+			client := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
+			a := lookup(t, client, api, "id")
+			if a.Verdict != c.verdict || a.Label != c.label || !strings.Contains(a.Message, c.message) {
+				t.Errorf("%+v", a)
+			}
+			if a.NotEnded != (c.label == "not_ended") {
+				t.Errorf("NotEnded is %v", a.NotEnded)
+			}
+		})
+	}
+}
+
+// TestTransportFaults is everything that can break on the way, over TCP.
+func TestTransportFaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault fetchtest.Fault
+		label string
+	}{
+		"cut body":       {fetchtest.CutBody(), "bad_body"},
+		"reset":          {fetchtest.Reset(), "network"},
+		"50 MB":          {fetchtest.Huge(50 << 20), "bad_body"},
+		"just too large": {fetchtest.Huge(1<<20 + 1), "bad_body"},
+		"bad gateway":    {fetchtest.BadGateway(), "http_5xx"},
+		"redirect":       {fetchtest.Redirect("/elsewhere"), "http_3xx"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api, server := listen(t, fetchtest.Config{})
+			client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
+			api.Script("id", c.fault)
+			if a := lookup(t, client, api, "id"); a.Label != c.label {
+				t.Errorf("%+v", a)
+			}
+			if a := lookup(t, client, api, "id"); a.Verdict != fetch.Found {
+				t.Errorf("afterwards: %+v", a)
+			}
+			if api.Requests() != 2 || api.Strays() != 0 {
+				t.Errorf("%d requests, %d of them elsewhere", api.Requests(), api.Strays())
+			}
+		})
+	}
+	t.Run("exactly 1 MiB", func(t *testing.T) {
+		api, server := listen(t, fetchtest.Config{})
+		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
+		api.Script("id", fetchtest.Huge(1<<20))
+		if a := lookup(t, client, api, "id"); a.Label != "no_record" {
+			t.Errorf("%+v", a)
+		}
+	})
+	t.Run("nobody there", func(t *testing.T) {
+		_, server := listen(t, fetchtest.Config{})
+		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
+		if err := server.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if a := client.Lookup(t.Context(), "id", nil); a.Verdict != fetch.Retry || a.Label != "network" || !strings.Contains(a.Message, "connecting") {
+			t.Errorf("%+v", a)
+		}
+	})
+	t.Run("TLS with an unknown authority", func(t *testing.T) {
+		api := fetchtest.New(fetchtest.Config{})
+		server := httptest.NewUnstartedServer(api)
+		server.Config.ErrorLog = nil
+		server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		server.StartTLS()
+		defer server.Close()
+		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
+		if a := lookup(t, client, api, "id"); a.Verdict != fetch.Retry || a.Label != "network" || !strings.Contains(a.Message, "certificate") {
+			t.Errorf("%+v", a)
+		}
+		if api.Requests() != 0 {
+			t.Error("a request went to a server that nobody vouches for")
+		}
+	})
+}
+
+// TestTimeout: an attempt ends in time, with the cause and how far it came.
+func TestTimeout(t *testing.T) {
+	for phase, fault := range map[string]fetchtest.Fault{"waiting": fetchtest.Hang(), "reading": fetchtest.HangInBody()} {
+		synctest.Test(t, func(t *testing.T) {
+			api := fetchtest.New(fetchtest.Config{})
+			api.SetOutage(fault)
+			c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api), Timeout: 4 * time.Second})
+			start := time.Now()
+			a := lookup(t, c, api, "id")
+			if a.Label != "timeout" || !strings.Contains(a.Message, "4s") || !strings.Contains(a.Message, phase) {
+				t.Errorf("%+v", a)
+			}
+			if took := time.Since(start); took != 4*time.Second {
+				t.Errorf("took %v", took)
+			}
+
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("the process ends"))
+			defer cancel()
+			if a := lookupContext(t, ctx, c, api, "id"); a.Label != "cancelled" || !strings.Contains(a.Message, "the process ends") {
+				t.Errorf("cancelled: %+v", a)
+			}
+			if a := lookupContext(t, ctx, c, api, "id"); a.Label != "cancelled" || api.Requests() != 2 {
+				t.Errorf("cancelled before: %+v, %d requests", a, api.Requests())
+			}
+		})
+	}
+}
+
+// TestConnectionsAreReused: a hundred lookups at a time, twenty times, over a
+// hundred connections; failures that are read to their end cost none.
+func TestConnectionsAreReused(t *testing.T) {
+	api, server := listen(t, fetchtest.Config{Latency: func(string) time.Duration { return time.Millisecond }, Misbehave: []fetchtest.Chance{
+		{Percent: 10, Fault: fetchtest.BadGateway()}, {Percent: 10, Fault: fetchtest.HTML()}, {Percent: 10, Fault: fetchtest.Named("call_backend_busy")},
+	}})
+	c := newClient(t, fetch.ClientConfig{BaseURL: server.URL, Concurrency: 100})
+	for round := range 20 {
+		var wait sync.WaitGroup
+		for i := range 100 {
+			wait.Go(func() { c.Lookup(t.Context(), fmt.Sprintf("%d-%d", round, i), nil) })
+		}
+		wait.Wait()
+	}
+	if n := server.Connections(); n > 100 {
+		t.Errorf("%d connections for 2,000 lookups, 100 at a time", n)
+	}
+	if api.Requests() != 2000 {
+		t.Errorf("%d requests", api.Requests())
+	}
+	// When a server closes idle connections, no lookup is sent twice, and new
+	// connections are made.
+	server.DropIdle()
+	for i := range 200 {
+		lookup(t, c, api, fmt.Sprint("again-", i))
+	}
+	if n := api.Requests(); n > 2200 || n < 2100 {
+		t.Errorf("%d requests, want 2,200 at most and nearly that", n)
+	}
+}
+
+// TestCallIDs: any CallId arrives as it is.
+func TestCallIDs(t *testing.T) {
+	api := fetchtest.New(fetchtest.Config{})
+	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
+	for _, id := range []string{"a", `with "quotes" and \`, "ümläut", "line\nbreak", "</script>", "12345678901234567890", strings.Repeat("x", 256)} {
+		if a := lookup(t, c, api, id); a.Verdict != fetch.Found || a.Record.CallID != id || api.RequestsFor(id) != 1 {
+			t.Errorf("%q: %+v", id, a)
+		}
+	}
+}
+
+// TestConfig: everything that is wrong is reported at once, and nothing of a
+// URL that holds a secret.
+func TestConfig(t *testing.T) {
+	_, err := fetch.NewClient(fetch.ClientConfig{BaseURL: "http://user:pw@example.com/?usersig=SECRET#x", Timeout: 2 * time.Second, Concurrency: -1})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, part := range []string{"plain http", "password", "query", "fragment", "SDKAppID", "secret key", "3s", "concurrency"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not mentioned in:\n%v", part, err)
+		}
+	}
+	if strings.Contains(err.Error(), "SECRET") || strings.Contains(err.Error(), "pw@") {
+		t.Errorf("the URL is quoted: %v", err)
+	}
+	for base, ok := range map[string]bool{
+		"https://example.com": true, "https://example.com/prefix/": true, "http://127.0.0.1:8080": true, "http://[::1]:1": true, "http://localhost": true,
+		"": false, "example.com": false, "ftp://example.com": false, "http://example.com": false, "https://": false, "https://example.com" + fetchtest.Path: false,
+	} {
+		_, err := fetch.NewClient(fetch.ClientConfig{BaseURL: base, SDKAppID: 1, Key: demoKey(t)})
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", base, err)
+		}
+	}
+	for _, name := range fetch.Regions() {
+		base, err := fetch.RegionURL(name)
+		if err != nil || !strings.HasPrefix(base, "https://") {
+			t.Errorf("%s: %s, %v", name, base, err)
+		}
+	}
+	if _, err := fetch.RegionURL("mars"); err == nil || !strings.Contains(err.Error(), "singapore") {
+		t.Errorf("an unknown region: %v", err)
+	}
+}
+
+// FuzzAnswer: no body breaks the client, and no answer breaks its promises.
+func FuzzAnswer(f *testing.F) {
+	f.Add(200, []byte(`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":5}}}`))
+	f.Add(200, []byte(`{"ErrorCode":"101050","ErrorInfo":null}`))
+	f.Add(502, []byte("<html>"))
+	f.Add(302, []byte{})
+	key := demoKey(f)
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		if status < 200 || status > 999 {
+			return
+		}
+		c := newClient(t, fetch.ClientConfig{Key: key, Transport: fetchtest.Transport(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = w.Write(body)
+		}))})
+		a := lookup(t, c, nil, "id")
+		if a.Verdict == fetch.Found && (a.Record.CallID != "id" || a.Record.End <= 0) {
+			t.Errorf("found %+v", a.Record)
+		}
+	})
+}

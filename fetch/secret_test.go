@@ -1,0 +1,129 @@
+package fetch_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"enricher/fetch"
+	"enricher/fetch/fetchtest"
+)
+
+// caught is a testing.TB that only counts.
+type caught struct{ n int }
+
+func (*caught) Helper()                 {}
+func (c *caught) Errorf(string, ...any) { c.n++ }
+
+// TestSecretsFindLeaks: a leak planted in any form makes the helper fail, and a
+// clean text does not.
+func TestSecretsFindLeaks(t *testing.T) {
+	api := fetchtest.New(fetchtest.Config{})
+	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
+	lookup(t, c, api, "id")
+	s := api.Secrets()
+	if s.Key == "" || len(s.UserSigs) != 1 || len(s.URLs) != 1 {
+		t.Fatalf("%+v", s)
+	}
+	for kind, secret := range map[string]string{"key": s.Key, "UserSig": s.UserSigs[0], "URL": s.URLs[0]} {
+		for form, text := range map[string]string{
+			"plain":          secret,
+			"query-escaped":  url.QueryEscape(secret),
+			"base64":         base64.StdEncoding.EncodeToString([]byte("x" + secret + "y")),
+			"URL base64":     base64.URLEncoding.EncodeToString([]byte("xy" + secret)),
+			"base64 escaped": base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(secret))),
+			"hexadecimal":    fmt.Sprintf("%x", secret),
+			"quoted":         fmt.Sprintf("%q", secret),
+			"half":           secret[:len(secret)/2+len("http://127.0.0.1")],
+		} {
+			if kind == "URL" && form == "half" && len(secret)/2 < 100 {
+				continue
+			}
+			var found caught
+			s.AssertAbsent(&found, form, []byte(`{"error":"before `+text+` after"}`))
+			if found.n == 0 {
+				t.Errorf("a planted %s, %s, is not found", kind, form)
+			}
+		}
+	}
+	s.AssertAbsent(t, "a clean text", []byte("dial tcp 127.0.0.1:443: connection refused; usersig=[redacted]&sdkappid=1400000000"))
+}
+
+// TestSecretPrints: no way to print a Secret shows it.
+func TestSecretPrints(t *testing.T) {
+	const text = "5bd2850fff3ecb11d7c805251c51ee46"
+	s := fetch.NewSecret(text)
+	holder := struct{ Inner struct{ secret fetch.Secret } }{}
+	holder.Inner.secret = s
+	var all strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T"} {
+		fmt.Fprintf(&all, verb+verb+verb+"\n", s, &s, holder)
+	}
+	b, err := json.Marshal(map[string]any{"s": s, "p": &s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.Write(b)
+	slog.New(slog.NewTextHandler(&all, nil)).Info("x", "s", s, "h", holder)
+	core, logs := observer.New(zapcore.DebugLevel)
+	zap.New(core).Info("x", zap.Any("s", s), zap.Stringer("t", s), zap.Any("h", holder))
+	for _, e := range logs.All() {
+		fmt.Fprint(&all, e.ContextMap())
+	}
+	all.WriteString(fmt.Errorf("wrapped: %w", errors.New(s.String())).Error())
+	fetchtest.Secrets{Key: text}.AssertAbsent(t, "what was printed", []byte(all.String()))
+}
+
+// TestNoLeaks: on every failing path, whatever the API echoes, no answer holds a
+// secret. checkAnswer, which every lookup of these tests goes through, looks.
+func TestNoLeaks(t *testing.T) {
+	api, server := listen(t, fetchtest.Config{})
+	c := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
+	lookup(t, c, api, "warm")
+	secrets := api.Secrets()
+	faults := []fetchtest.Fault{
+		fetchtest.Echo(60010), fetchtest.Echo(424242), fetchtest.Echo(101050), fetchtest.BadGateway(), fetchtest.CutBody(), fetchtest.Reset(),
+		fetchtest.Redirect("http://127.0.0.1:1/?usersig=" + url.QueryEscape(secrets.UserSigs[0])),
+		fetchtest.Body("echoed page", "text/html", "<html>"+secrets.URLs[0]+"</html>"),
+		fetchtest.Body("echoed as JSON", "application/json", fmt.Sprintf(`{"ErrorCode":%q}`, secrets.URLs[0])),
+		fetchtest.CodeInfo(60009, base64.StdEncoding.EncodeToString([]byte(secrets.URLs[0]))),
+		fetchtest.CodeInfo(60009, secrets.Key), fetchtest.CodeInfo(60009, strings.Repeat("x", 1000)+secrets.UserSigs[0]),
+		fetchtest.CodeInfo(60009, "usersig=somebody-elses-signature-in-plain-text"),
+	}
+	for _, row := range fetch.Codes() {
+		faults = append(faults, fetchtest.Echo(row.Code))
+	}
+	for _, f := range faults {
+		api.Script("id", f)
+		a := lookup(t, c, api, "id")
+		if strings.Contains(a.Message, "somebody-elses") {
+			t.Errorf("a foreign signature is passed on: %s", a.Message)
+		}
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lookup(t, c, api, "id")
+
+	broken := newClient(t, fetch.ClientConfig{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		return nil, &url.Error{Op: "Post", URL: r.URL.String(), Err: errors.New("refused")}
+	})})
+	a := broken.Lookup(t.Context(), "id", nil)
+	if !strings.Contains(a.Message, "refused") || strings.Contains(a.Message, "eJ") {
+		t.Errorf("an error that quotes the URL: %s", a.Message)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
