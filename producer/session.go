@@ -18,11 +18,16 @@ import (
 
 // Config says how to build a Session.
 type Config struct {
-	Opts      []kgo.Opt // brokers, TLS, SASL, logger, hooks
-	Group     string    // consumer group, and prefix of the transactional id
-	Instance  string    // unique per running process, stable across restarts
-	Topics    []string  // input topics
-	Start     kgo.Offset
+	Opts     []kgo.Opt // brokers, TLS, SASL, logger, hooks
+	Group    string    // consumer group, and prefix of the transactional id
+	Instance string    // unique per running process, stable across restarts
+	Started  time.Time // when this process did; of two with one instance, the later one stays
+	Topics   []string  // input topics
+	Start    kgo.Offset
+	// Obsolete says of a committed offset that it is one of a topic that was
+	// replaced by the one with this id. It counts as none, and the partition is
+	// read from its start.
+	Obsolete  func(topic [16]byte, o Offset) bool
 	Heartbeat time.Duration // default 1 s
 	// SessionTimeout is how long the broker keeps a silent member; default 10 s.
 	SessionTimeout time.Duration
@@ -64,10 +69,13 @@ type Session struct {
 	gts *kgo.GroupTransactSession
 	cl  *kgo.Client
 
-	topicIDs map[string][16]byte // written before Open returns
+	topicIDs map[string][16]byte
+	loaded   chan struct{} // closed once topicIDs is there
 
 	mu     sync.Mutex
 	births []Offset // appended by the client's goroutine, taken by Births
+
+	anew map[string][]int32 // partitions with an obsolete offset; only the client's goroutine
 }
 
 // Open builds a session and initialises its transactional id, which ends a
@@ -82,11 +90,11 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.MaxRecordBytes == 0 {
 		cfg.MaxRecordBytes = defaultMaxRecordBytes
 	}
-	s := &Session{cfg: cfg}
+	s := &Session{cfg: cfg, loaded: make(chan struct{})}
 	gts, err := kgo.NewGroupTransactSession(append([]kgo.Opt{
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), // cfg.Opts may wrap it
 	}, append(cfg.Opts[:len(cfg.Opts):len(cfg.Opts)],
-		kgo.ClientID(clientID(cfg.Instance, time.Now())),
+		kgo.ClientID(clientID(cfg.Instance, cfg.Started)),
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(cfg.Topics...),
 		kgo.ConsumeStartOffset(cfg.Start),
@@ -96,6 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.FetchMaxBytes(16<<20),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnOffsetsFetched(s.onOffsetsFetched),
+		kgo.AdjustFetchOffsetsFn(s.adjustOffsets),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.Heartbeat),
 		kgo.RebalanceTimeout(rebalanceTimeout),
@@ -153,6 +162,7 @@ func (s *Session) loadTopicIDs(ctx context.Context) error {
 		}
 		s.topicIDs[t] = topics[t].ID
 	}
+	close(s.loaded)
 	return nil
 }
 
@@ -193,9 +203,15 @@ func (s *Session) eachBirth(fn func(Offset)) {
 	}
 }
 
-func (s *Session) onOffsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+func (s *Session) onOffsetsFetched(ctx context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+	select {
+	case <-s.loaded: // the client joins while Open is at work
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.anew = make(map[string][]int32)
 	add := func(topic string, p int32, offset int64, metadata *string, code int16) {
 		if code != 0 { // the client asks again
 			return
@@ -203,6 +219,12 @@ func (s *Session) onOffsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.
 		b := Offset{Topic: topic, Partition: p, Offset: offset}
 		if metadata != nil {
 			b.Metadata = *metadata
+		}
+		if s.cfg.Obsolete != nil && s.cfg.Obsolete(s.topicIDs[topic], b) {
+			s.cfg.Log.Warn("topic was created anew; its committed offset means nothing and the partition is read from its start",
+				zap.String("topic", topic), zap.Int32("partition", p), zap.Int64("committed", offset))
+			b.Offset, b.Metadata = -1, ""
+			s.anew[topic] = append(s.anew[topic], p)
 		}
 		s.births = append(s.births, b)
 	}
@@ -226,6 +248,18 @@ func (s *Session) onOffsetsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.
 		}
 	}
 	return nil
+}
+
+// adjustOffsets is called after onOffsetsFetched, with the same offsets.
+func (s *Session) adjustOffsets(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	for topic, ps := range s.anew {
+		for _, p := range ps {
+			if _, ok := offsets[topic][p]; ok {
+				offsets[topic][p] = kgo.NewOffset().AtStart()
+			}
+		}
+	}
+	return offsets, nil
 }
 
 func (s *Session) topicName(id [16]byte) string {
@@ -345,7 +379,7 @@ func IsFenced(err error) bool {
 }
 
 // LaterTwin looks in the group for a live member of the same instance that
-// started later than this process's session. Two such processes would fence
+// started later than this process. Two such processes would fence
 // each other for ever.
 func (s *Session) LaterTwin(ctx context.Context) (bool, error) {
 	groups, err := kadm.NewClient(s.cl).DescribeGroups(ctx, s.cfg.Group)
