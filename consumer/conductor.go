@@ -160,7 +160,9 @@ func (c *conductor) pollError(tp topicPartition, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil
-	case errors.As(err, &loss), errors.As(err, &group), kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition):
+	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
+		// Retriable for the client, which asks for the old topic for ever.
+	case errors.As(err, &loss), errors.As(err, &group), kerr.IsRetriable(err):
 		c.sometimes.Do(func() { c.log.Warn("Kafka client", zap.Stringer("partition", tp), zap.Error(err)) })
 		return nil
 	}
@@ -236,7 +238,7 @@ func (c *conductor) publishRefused() {
 	slices.Sort(refused)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.Consumer.refused = refused
+	c.refused = refused
 }
 
 func isClosed(ch <-chan struct{}) bool {

@@ -88,8 +88,8 @@ func (s Start) offset() kgo.Offset {
 	return kgo.NewOffset().AtStart()
 }
 
-// finalize sets defaults and reports everything that is wrong at once.
-func (c *Config) finalize() error {
+// complete sets defaults and reports everything that is wrong at once.
+func (c *Config) complete() error {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	defaults(&c.APIConcurrency, 256)

@@ -45,6 +45,7 @@ type Consumer struct {
 	membership *membership
 	inbox      inbox
 	ends       ends
+	started    time.Time
 
 	enriched, skipped, cacheHits prometheus.Counter
 
@@ -67,7 +68,7 @@ func (e *fatalError) Unwrap() error { return e.err }
 // New checks the configuration and reports everything that is wrong with it at
 // once. It connects to nothing.
 func New(cfg Config) (*Consumer, error) {
-	if err := cfg.finalize(); err != nil {
+	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	c := &Consumer{
@@ -87,6 +88,7 @@ func New(cfg Config) (*Consumer, error) {
 		sometimes:     rate.Sometimes{Interval: 10 * time.Second},
 		metadataLimit: maxMetadata,
 		session:       "connecting to Kafka",
+		started:       time.Now(),
 	}
 	c.membership = newMembership(c.quota, time.Now)
 	c.lookups = newLookups(lookupsConfig{
@@ -181,8 +183,10 @@ func (c *Consumer) runSession(ctx context.Context) error {
 		Opts:           opts,
 		Group:          c.cfg.Group,
 		Instance:       c.cfg.Instance,
+		Started:        c.started,
 		Topics:         c.cfg.InputTopics,
 		Start:          c.cfg.Start.offset(),
+		Obsolete:       obsolete,
 		Heartbeat:      c.cfg.Heartbeat,
 		SessionTimeout: c.cfg.SessionTimeout,
 		MaxRecordBytes: int32(c.cfg.MaxRecordBytes),

@@ -2,9 +2,11 @@ package consumer_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -30,27 +33,33 @@ const (
 	outTopic    = "enriched"
 	deadTopic   = "dead"
 	group       = "g"
-	partitions  = 6
+	partitions  = 12
 	settleDelay = 5 * time.Second
 )
 
 // world is an embedded broker, a simulated API, and a ledger of what was fed.
-// Everything is in memory, so that it runs in a bubble of virtual time.
 type world struct {
 	t       testing.TB
-	net     kfake.VirtualNetwork
-	cluster *kfake.Cluster
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	brokers []string
+	cluster *kfake.Cluster // nil: a real Kafka
 	api     *fetchtest.API
 	ledger  oracle.Ledger
 	feeder  *kgo.Client
 	fed     int
 }
 
-func newWorld(t testing.TB, cfg fetchtest.Config, opts ...kfake.Opt) *world {
+// newWorld makes one in memory, so that it runs in a bubble of virtual time.
+func newWorld(t testing.TB, cfg fetchtest.Config) *world {
 	t.Helper()
-	w := &world{t: t, api: fetchtest.New(cfg)}
+	network := new(kfake.VirtualNetwork)
+	return makeWorld(t, cfg, network.DialContext, kfake.Ports(9092), kfake.ListenFn(network.Listen))
+}
+
+func makeWorld(t testing.TB, cfg fetchtest.Config, dial func(context.Context, string, string) (net.Conn, error), opts ...kfake.Opt) *world {
+	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{
-		kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.net.Listen),
+		kfake.NumBrokers(1),
 		kfake.SeedTopics(partitions, inTopic, outTopic, deadTopic),
 		kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}),
@@ -59,7 +68,16 @@ func newWorld(t testing.TB, cfg fetchtest.Config, opts ...kfake.Opt) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
+	w := joinWorld(t, cfg, dial, c.ListenAddrs())
 	w.cluster = c
+	return w
+}
+
+// joinWorld makes a world with brokers that are there already.
+func joinWorld(t testing.TB, cfg fetchtest.Config, dial func(context.Context, string, string) (net.Conn, error), brokers []string) *world {
+	t.Helper()
+	w := &world{t: t, api: fetchtest.New(cfg), dial: dial, brokers: brokers}
+	var err error
 	w.feeder, err = kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(1048588))...)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +88,7 @@ func newWorld(t testing.TB, cfg fetchtest.Config, opts ...kfake.Opt) *world {
 
 // opts reach the embedded broker.
 func (w *world) opts() []kgo.Opt {
-	return []kgo.Opt{kgo.SeedBrokers(w.cluster.ListenAddrs()...), kgo.Dialer(w.net.DialContext), kgo.MetadataMinAge(100 * time.Millisecond)}
+	return []kgo.Opt{kgo.SeedBrokers(w.brokers...), kgo.Dialer(w.dial), kgo.MetadataMinAge(100 * time.Millisecond)}
 }
 
 // feed produces an event and enters what must come of it.
@@ -132,7 +150,35 @@ type network struct {
 
 	mu    sync.Mutex
 	cut   bool
+	sent  func(key kmsg.Key) bool
 	conns []net.Conn
+}
+
+// onSent has sent called when a request was written; true: the connection is
+// cut before its answer comes.
+func (n *network) onSent(sent func(key kmsg.Key) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sent = sent
+}
+
+// cuttable is a connection that shows its requests to the network.
+type cuttable struct {
+	net.Conn
+	n *network
+}
+
+// Write writes one request: the client writes each in one call.
+func (c *cuttable) Write(p []byte) (int, error) {
+	written, err := c.Conn.Write(p)
+	c.n.mu.Lock()
+	sent := c.n.sent
+	c.n.mu.Unlock()
+	if len(p) >= 6 && sent != nil && sent(kmsg.Key(binary.BigEndian.Uint16(p[4:]))) {
+		<-time.After(100 * time.Millisecond) // the broker works on it
+		_ = c.Close()
+	}
+	return written, err
 }
 
 func (n *network) DialContext(ctx context.Context, proto, address string) (net.Conn, error) {
@@ -144,6 +190,7 @@ func (n *network) DialContext(ctx context.Context, proto, address string) (net.C
 	c, err := n.dial(ctx, proto, address)
 	if err == nil {
 		n.conns = append(n.conns, c)
+		c = &cuttable{c, n}
 	}
 	return c, err
 }
@@ -163,28 +210,14 @@ func (n *network) set(cut bool) {
 // start runs a consumer. Settings are those of production, save what change says.
 func (w *world) start(name string, change ...func(*consumer.Config)) *instance {
 	w.t.Helper()
-	key, err := fetch.KeyFromValue(fetch.NewSecret(fetchtest.DemoKey))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	client, err := fetch.NewClient(fetch.ClientConfig{
-		BaseURL: "http://127.0.0.1", SDKAppID: fetchtest.DemoSDKAppID, Key: key,
-		Transport: fetchtest.Transport(w.api),
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	core, logs := observer.New(zapcore.InfoLevel)
-	i := &instance{w: w, reg: prometheus.NewRegistry(), logs: logs, done: make(chan struct{}), network: &network{dial: w.net.DialContext}}
-	cfg := consumer.Config{
-		Kafka: func() []kgo.Opt { return append(w.opts(), kgo.Dialer(i.network.DialContext)) },
-		Group: group, Instance: name,
-		InputTopics: []string{inTopic}, EnrichedTopic: outTopic, DeadLetterTopic: deadTopic,
-		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: 200,
-		Schedule:   fetch.Schedule{Settle: settleDelay, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
-		FloodGuard: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: time.Hour,
-		Metrics: consumer.NewMetrics(i.reg), Log: zap.New(core),
+	i := &instance{w: w, reg: prometheus.NewRegistry(), logs: logs, done: make(chan struct{}), network: &network{dial: w.dial}}
+	cfg, err := config(name, "http://127.0.0.1", fetchtest.Transport(w.api), i.reg)
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	cfg.Kafka = func() []kgo.Opt { return append(w.opts(), kgo.Dialer(i.network.DialContext)) }
+	cfg.Log = zap.New(core)
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -202,10 +235,47 @@ func (w *world) start(name string, change ...func(*consumer.Config)) *instance {
 	return i
 }
 
+// config is that of production, but for how to reach the brokers.
+func config(name, api string, transport http.RoundTripper, reg prometheus.Registerer) (consumer.Config, error) {
+	key, err := fetch.KeyFromValue(fetch.NewSecret(fetchtest.DemoKey))
+	if err != nil {
+		return consumer.Config{}, err
+	}
+	client, err := fetch.NewClient(fetch.ClientConfig{BaseURL: api, SDKAppID: fetchtest.DemoSDKAppID, Key: key, Transport: transport})
+	return consumer.Config{
+		Group: group, Instance: name,
+		InputTopics: []string{inTopic}, EnrichedTopic: outTopic, DeadLetterTopic: deadTopic,
+		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: 200,
+		Schedule:   fetch.Schedule{Settle: settleDelay, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
+		FloodGuard: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: time.Hour,
+		Metrics: consumer.NewMetrics(reg),
+	}, err
+}
+
 // end drains an instance.
 func (i *instance) end() {
 	i.stop()
 	<-i.done
+}
+
+// metric is the value of a counter or gauge, added up over its labels.
+func (i *instance) metric(name string) float64 {
+	i.w.t.Helper()
+	families, err := i.reg.Gather()
+	if err != nil {
+		i.w.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			sum := 0.0
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+			return sum
+		}
+	}
+	i.w.t.Fatalf("no metric %s", name)
+	return 0
 }
 
 // die cuts an instance off from Kafka for good: nothing of it is heard any more.
@@ -218,13 +288,13 @@ func (i *instance) die() {
 func (w *world) await(limit time.Duration) {
 	w.t.Helper()
 	deadline := time.Now().Add(limit)
-	for {
+	for pause := 200 * time.Millisecond; ; pause = min(pause*3/2, 5*time.Second) {
 		if n := len(w.outputs()); n >= w.ledger.Due() {
 			return
 		} else if time.Now().After(deadline) {
 			w.t.Fatalf("after %v: %d outputs of %d; %v", limit, n, w.ledger.Due(), w.ledger.Check(w.outputs()))
 		}
-		<-time.After(200 * time.Millisecond)
+		<-time.After(pause)
 	}
 }
 

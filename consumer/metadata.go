@@ -91,6 +91,17 @@ func appendBitmap(b []byte, p progress, span int64) []byte {
 	return b
 }
 
+// obsolete says that an offset was committed for a topic that is no more:
+// another one of the same name took its place.
+func obsolete(topic [16]byte, o Offset) bool {
+	text, ours := strings.CutPrefix(o.Metadata, metadataMark)
+	if !ours {
+		return false
+	}
+	raw, err := base64.RawStdEncoding.DecodeString(text)
+	return err == nil && len(raw) >= len(topic) && [16]byte(raw[:16]) != topic
+}
+
 // decodeMetadata is the inverse of encodeMetadata. Foreign metadata, and ours
 // of another topic, say that nothing is done ahead.
 func decodeMetadata(topic [16]byte, base int64, s string) ([]run, error) {

@@ -164,10 +164,11 @@ const readBackTimeout = 8 * time.Second
 
 // believe takes over what is committed for a partition.
 func (c *conductor) believe(p *partition, o Offset) error {
-	if p.rebased && o != p.proposed || o.Offset < 0 {
+	id := c.session.TopicID(o.Topic)
+	if p.rebased && o != p.proposed || o.Offset < 0 || obsolete(id, o) {
 		return nil
 	}
-	ahead, err := decodeMetadata(c.session.TopicID(o.Topic), o.Offset, o.Metadata)
+	ahead, err := decodeMetadata(id, o.Offset, o.Metadata)
 	if err != nil {
 		return fmt.Errorf("%v: %w", p, err)
 	}

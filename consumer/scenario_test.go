@@ -16,9 +16,10 @@ import (
 	"enricher/test/oracle"
 )
 
-// inBubble runs a scenario on virtual time.
+// inBubble runs a scenario on virtual time, next to others.
 func inBubble(t *testing.T, scenario func(*testing.T)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, scenario)
 }
 
@@ -111,7 +112,6 @@ func TestAPIOutage(t *testing.T) {
 		"cut body":          fetchtest.CutBody(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			inBubble(t, func(t *testing.T) {
 				w := newWorld(t, fetchtest.Config{})
 				w.api.SetOutage(fault)
@@ -131,9 +131,10 @@ func TestAPIOutage(t *testing.T) {
 				// 1,000 calls take 5 s at full rate, which must be reached 2 s
 				// after the recovery and whatever pause was still on.
 				limit := 2*time.Second + 5200*time.Millisecond
-				if name == "too many requests" {
+				switch name {
+				case "too many requests":
 					limit += 7 * time.Second
-				} else if name == "rate limited" {
+				case "rate limited":
 					limit += 5 * time.Second // the longest pause of its own
 				}
 				arrivals := w.api.Arrivals()
@@ -203,14 +204,14 @@ func TestEverythingMissing(t *testing.T) {
 	})
 }
 
-// TestKafkaAway: at the start and in between.
-func TestKafkaAway(t *testing.T) {
+// TestBrokerAway: at the start and in between.
+func TestBrokerAway(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, fetchtest.Config{})
 		w.calls("early", 100)
 		var i *instance
 		cut := make(chan struct{})
-		i = w.start("a", func(c *consumer.Config) { close(cut) })
+		i = w.start("a", func(*consumer.Config) { close(cut) })
 		<-cut
 		i.network.set(true)
 		<-time.After(time.Minute)
