@@ -1,0 +1,296 @@
+// Package kafka runs a real Apache Kafka on this machine: one node or three, on
+// free loopback ports, with its data in a temporary folder. It needs Java 17 and,
+// the first time, Maven, which fetches the jars that pom.xml names.
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+//go:embed pom.xml
+var pom []byte
+
+// ErrMissing says that this machine lacks what a broker needs.
+var ErrMissing = errors.New("a real Kafka needs java and mvn")
+
+const startTimeout = time.Minute
+
+// Config says what to start.
+type Config struct {
+	Nodes int // 1 or 3; default 1
+	// Properties of all brokers, besides those that a test needs anyway.
+	Properties map[string]string
+}
+
+// Cluster is a running Kafka.
+type Cluster struct {
+	Brokers []string // addresses, by node
+
+	dir   string
+	jars  string
+	nodes []*node
+}
+
+type node struct {
+	dir string
+	cmd *exec.Cmd // nil: not running
+	out *os.File
+}
+
+// Jars makes sure that the broker's jars are there and returns their folder.
+func Jars(ctx context.Context) (string, error) {
+	if _, err := exec.LookPath("java"); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find a place for the jars: %w", err)
+	}
+	sum := sha256.Sum256(pom)
+	dir := filepath.Join(cache, "enricher-kafka", hex.EncodeToString(sum[:6]))
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	if _, err := exec.LookPath("mvn"); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	// Next to its final place, so that two who fetch at once do not see halves.
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	work, err := os.MkdirTemp(filepath.Dir(dir), "fetch")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(work)
+	if err := os.WriteFile(filepath.Join(work, "pom.xml"), pom, 0o644); err != nil {
+		return "", err
+	}
+	libs := filepath.Join(work, "libs")
+	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", filepath.Join(work, "pom.xml"), "dependency:copy-dependencies", "-DoutputDirectory="+libs)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("fetch the jars: %w\n%s", err, out)
+	}
+	if err := os.Rename(libs, dir); err != nil {
+		if _, there := os.Stat(dir); there == nil {
+			return dir, nil // somebody else was faster
+		}
+		return "", err
+	}
+	return dir, nil
+}
+
+// Start starts a cluster and waits until it answers. Whatever fails, nothing
+// keeps running.
+func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
+	cfg.Nodes = max(cfg.Nodes, 1)
+	jars, err := Jars(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "kafka")
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{dir: dir, jars: jars}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Stop())
+		}
+	}()
+	ports, err := freePorts(2 * cfg.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails
+	uuid := base64.RawURLEncoding.EncodeToString(id)
+	var voters []string
+	for i := range cfg.Nodes {
+		c.Brokers = append(c.Brokers, fmt.Sprintf("127.0.0.1:%d", ports[2*i]))
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[2*i+1]))
+	}
+	for i := range cfg.Nodes {
+		n := &node{dir: filepath.Join(dir, fmt.Sprint("node", i+1))}
+		c.nodes = append(c.nodes, n)
+		if err := os.MkdirAll(n.dir, 0o755); err != nil {
+			return nil, err
+		}
+		properties := cfg.properties(i+1, n.dir, c.Brokers[i], ports[2*i+1], strings.Join(voters, ","))
+		if err := os.WriteFile(n.properties(), []byte(properties), 0o644); err != nil {
+			return nil, err
+		}
+		if out, err := c.java(ctx, "kafka.tools.StorageTool", "format", "-t", uuid, "-c", n.properties()).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("format node %d: %w\n%s", i+1, err, out)
+		}
+		if err := c.Run(i); err != nil {
+			return nil, err
+		}
+	}
+	return c, c.Await(ctx, cfg.Nodes)
+}
+
+// properties are a node's: a broker and a controller in one.
+func (cfg *Config) properties(id int, dir, broker string, controller int, voters string) string {
+	copies, minISR := "1", "1"
+	if cfg.Nodes >= 3 {
+		copies, minISR = "3", "2"
+	}
+	p := map[string]string{
+		"process.roles": "broker,controller", "node.id": fmt.Sprint(id),
+		"listeners":                      fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", broker, controller),
+		"advertised.listeners":           "PLAINTEXT://" + broker,
+		"controller.listener.names":      "CONTROLLER",
+		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"controller.quorum.voters":       voters,
+		"log.dirs":                       filepath.Join(dir, "data"),
+		"auto.create.topics.enable":      "false",
+
+		"default.replication.factor": copies, "min.insync.replicas": minISR,
+		"offsets.topic.replication.factor": copies, "offsets.topic.num.partitions": "6",
+		"transaction.state.log.replication.factor": copies, "transaction.state.log.min.isr": minISR, "transaction.state.log.num.partitions": "6",
+		"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000",
+	}
+	for k, v := range cfg.Properties {
+		p[k] = v
+	}
+	var b strings.Builder
+	for _, k := range slices.Sorted(keys(p)) {
+		fmt.Fprintf(&b, "%s=%s\n", k, p[k])
+	}
+	return b.String()
+}
+
+func keys(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func (n *node) properties() string { return filepath.Join(n.dir, "server.properties") }
+
+func (c *Cluster) java(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "java", append([]string{"-Xms256m", "-Xmx1g", "-cp", filepath.Join(c.jars, "*")}, args...)...)
+}
+
+// Run starts node i, which must not be running.
+func (c *Cluster) Run(i int) error {
+	n := c.nodes[i]
+	out, err := os.OpenFile(filepath.Join(n.dir, "out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	n.out = out
+	n.cmd = c.java(context.Background(), "kafka.Kafka", n.properties())
+	n.cmd.Stdout, n.cmd.Stderr = out, out
+	if err := n.cmd.Start(); err != nil {
+		return fmt.Errorf("start node %d: %w", i+1, errors.Join(err, out.Close()))
+	}
+	return nil
+}
+
+// Kill ends node i as kill -9 would.
+func (c *Cluster) Kill(i int) error { return c.end(i, os.Kill) }
+
+// Shutdown ends node i in order.
+func (c *Cluster) Shutdown(i int) error { return c.end(i, os.Interrupt) }
+
+func (c *Cluster) end(i int, s os.Signal) error {
+	n := c.nodes[i]
+	if n.cmd == nil {
+		return nil
+	}
+	err := n.cmd.Process.Signal(s)
+	if s != os.Kill {
+		late := time.AfterFunc(20*time.Second, func() { _ = n.cmd.Process.Kill() })
+		defer late.Stop()
+	}
+	var exit *exec.ExitError
+	if waitErr := n.cmd.Wait(); waitErr != nil && !errors.As(waitErr, &exit) {
+		err = errors.Join(err, waitErr)
+	}
+	n.cmd = nil
+	return errors.Join(err, n.out.Close())
+}
+
+// Await waits until so many brokers are up.
+func (c *Cluster) Await(ctx context.Context, brokers int) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...), kgo.MetadataMinAge(100*time.Millisecond))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for {
+		ask, done := context.WithTimeout(ctx, 2*time.Second)
+		m, err := kadm.NewClient(cl).BrokerMetadata(ask)
+		done()
+		if err == nil && len(m.Brokers) >= brokers {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the brokers do not come up: %w\n%s", errors.Join(err, ctx.Err()), c.lastWords())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// lastWords is the end of what each node printed.
+func (c *Cluster) lastWords() string {
+	var b strings.Builder
+	for i, n := range c.nodes {
+		out, _ := os.ReadFile(filepath.Join(n.dir, "out")) // best effort: it explains another error
+		if lines := bytes.Split(bytes.TrimSpace(out), []byte("\n")); len(lines) > 15 {
+			out = bytes.Join(lines[len(lines)-15:], []byte("\n"))
+		}
+		fmt.Fprintf(&b, "node %d:\n%s\n", i+1, out)
+	}
+	return b.String()
+}
+
+// Stop ends all nodes and deletes their data.
+func (c *Cluster) Stop() error {
+	var errs []error
+	for i := range c.nodes {
+		errs = append(errs, c.Kill(i))
+	}
+	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
+}
+
+// freePorts finds ports that nobody listens at.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}

@@ -1,0 +1,36 @@
+// Command run runs an Apache Kafka until it is interrupted: `make kafka`, or
+// `go run ./test/kafka/run -nodes 3`.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"enricher/test/kafka"
+)
+
+func main() {
+	nodes := flag.Int("nodes", 1, "1 or 3")
+	flag.Parse()
+	if err := run(*nodes); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(nodes int) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	c, err := kafka.Start(ctx, kafka.Config{Nodes: nodes})
+	if err != nil {
+		return err
+	}
+	fmt.Println("Kafka runs; end it with Ctrl-C. Use it with\n  export KAFKA_BROKERS=" + strings.Join(c.Brokers, ","))
+	<-ctx.Done()
+	return c.Stop()
+}
