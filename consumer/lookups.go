@@ -21,7 +21,8 @@ const (
 )
 
 type lookupsConfig struct {
-	// ask makes one request. sent is called once, when it is on the wire.
+	// ask makes one request. sent is called once, when it is on the wire, and has
+	// returned before ask does.
 	ask func(ctx context.Context, callID string, sent func()) fetch.Answer
 	// secretChanged says once that the secret key is another one; it is asked
 	// while the gate is shut by a halt.
@@ -347,7 +348,12 @@ func (l *lookups) ask(ctx context.Context, lk *lookup, now time.Time) {
 			l.mu.Unlock()
 			l.ring()
 		}()
-		got.answer = l.lookupsConfig.ask(ctx, lk.callID, func() { l.quota.Sent(time.Now()) })
+		sent := now
+		got.answer = l.lookupsConfig.ask(ctx, lk.callID, func() {
+			sent = time.Now()
+			l.quota.Sent(sent)
+		})
+		l.quota.Answered(sent, time.Now())
 	})
 }
 

@@ -12,7 +12,7 @@ const (
 	margin = 5 * time.Millisecond
 	// utilisation is how much of the rate is aimed at where the margin leaves
 	// a choice: the rest is more margin.
-	utilisation = 0.985
+	utilisation = 0.99
 	// growDelay is how long after a raise the calls of those who had the share
 	// before still count: one window of the API, and the way there.
 	growDelay = 1100 * time.Millisecond
@@ -26,13 +26,17 @@ const (
 // that in no second the API sees more than the rate from all instances
 // together.
 //
-// It keeps the send times of the last window, one second and a margin long, in
-// which there are never more than the whole number of calls below the share's
-// rate. Whole numbers add up: were every instance to round its own rate up, or
-// to save unused calls for later, the sum would overrun. What rounding down
-// costs is small unless the share is (200 calls over 3 instances: 1 %; over 12:
-// 4 %). A share below one call a second cannot be rounded down: it is kept by
-// calls that are further apart, so instances with such shares may coincide.
+// It keeps the calls of the last window, one second and a margin long, in which
+// there are never more than the whole number of calls below the share's rate.
+// Whole numbers add up: were every instance to round its own rate up, or to
+// save unused calls for later, the sum would overrun. What rounding down costs
+// is small unless the share is (200 calls over 3 instances: 1 %; over 12: 4 %).
+// A share below one call a second cannot be rounded down: it is kept by calls
+// that are further apart, so instances with such shares may coincide.
+//
+// A call counts from when it arrived, which is not when it was sent: when the
+// network or the API stalls, the calls sent meanwhile arrive all at once, and
+// those after them within the same second. See arrivals.
 //
 // It is safe for use by many goroutines. The clock is the caller's.
 type Quota struct {
@@ -45,9 +49,9 @@ type Quota struct {
 	growAt   time.Time // zero: share is all there is
 	calls    int       // at most so many in any window
 	window   time.Duration
-	sent     []time.Time // of the calls within the last window, ascending
-	onTheWay int         // taken and not sent yet: they count as sent now
-	next     time.Time   // when the next call is due, for even spacing
+	arrivals arrivals  // of the last window
+	onTheWay int       // taken and not sent yet: they count as sent now
+	next     time.Time // when the next call is due, for even spacing
 	used     uint64
 }
 
@@ -124,13 +128,11 @@ func (q *Quota) Take(now time.Time) (ok bool, wait time.Duration) {
 		}
 		return false, never
 	}
-	for len(q.sent) > 0 && now.Sub(q.sent[0]) >= q.window {
-		q.sent = q.sent[1:]
-	}
+	sent := q.arrivals.since(now, q.window)
 	space := q.window / time.Duration(q.calls)
-	if excess := len(q.sent) + q.onTheWay - q.calls; excess >= 0 {
-		if excess < len(q.sent) {
-			return false, max(q.sent[excess].Add(q.window).Sub(now), time.Microsecond)
+	if excess := sent + q.onTheWay - q.calls; excess >= 0 {
+		if excess < sent {
+			return false, max(q.arrivals.at(excess, now).Add(q.window).Sub(now), time.Microsecond)
 		}
 		return false, space // until some are sent
 	}
@@ -154,7 +156,17 @@ func (q *Quota) Sent(now time.Time) {
 		return
 	}
 	q.onTheWay--
-	q.sent = append(q.sent, now)
+	q.arrivals.sent(now)
+}
+
+// Answered tells that the call of which Sent told at that time has its answer,
+// whatever it is.
+func (q *Quota) Answered(sent, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.rate > 0 {
+		q.arrivals.answered(sent, now)
+	}
 }
 
 // PerSecond is how many calls a second this instance may start; +Inf without a

@@ -122,6 +122,87 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// TestQuotaInStalls: the network, or the API, stops for a while; what was sent
+// meanwhile arrives all at once, and still no window of a second holds more
+// calls than the rate. Calls that take long to answer are not held against it.
+func TestQuotaInStalls(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const rate = 200
+		usual := time.Duration(rapid.IntRange(1, 300).Draw(t, "latency ms")) * time.Millisecond
+		slow := rapid.IntRange(0, 10).Draw(t, "slow percent")
+		stalls := rapid.Bool().Draw(t, "stalls")
+		n := rapid.SampledFrom([]int{1, 2, 4}).Draw(t, "instances")
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		type call struct{ sent, answered time.Time }
+		quotas := make([]*fetch.Quota, n)
+		asked := make([][]call, n) // by the time of the answer
+		next := make([]time.Time, n)
+		for i := range quotas {
+			quotas[i] = fetch.NewQuota(rate)
+			quotas[i].SetShare(epoch, 1/float64(n))
+			next[i] = epoch
+		}
+		var arrivals []time.Time
+		stall, resume := at(5), at(5)
+		start, end := at(4), at(24)
+		for now := epoch; now.Before(end); {
+			if stalls && now.After(resume) {
+				stall = now.Add(time.Duration(rng.IntN(2000)) * time.Millisecond)
+				resume = stall.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
+			}
+			soonest := end
+			for i, q := range quotas {
+				for len(asked[i]) > 0 && !asked[i][0].answered.After(now) {
+					q.Answered(asked[i][0].sent, asked[i][0].answered)
+					asked[i] = asked[i][1:]
+					next[i] = now // an answer wakes the scheduler
+				}
+				for !next[i].After(now) {
+					ok, wait := q.Take(now)
+					if !ok {
+						next[i] = now.Add(wait)
+						break
+					}
+					q.Sent(now)
+					arrived := now
+					if !now.Before(stall) && now.Before(resume) {
+						arrived = resume
+					}
+					arrivals = append(arrivals, arrived)
+					c := call{now, arrived.Add(usual)}
+					if rng.IntN(100) < slow {
+						c.answered = c.answered.Add(time.Duration(1000+rng.IntN(3000)) * time.Millisecond)
+					}
+					at, _ := slices.BinarySearchFunc(asked[i], c, func(a, b call) int { return a.answered.Compare(b.answered) })
+					asked[i] = slices.Insert(asked[i], at, c)
+				}
+				if next[i].Before(soonest) {
+					soonest = next[i]
+				}
+				if len(asked[i]) > 0 && asked[i][0].answered.Before(soonest) {
+					soonest = asked[i][0].answered
+				}
+			}
+			now = soonest
+		}
+		if got := most(arrivals); got > rate {
+			t.Fatalf("%d calls in one second, at a rate of %d", got, rate)
+		}
+		if stalls {
+			return
+		}
+		used := 0
+		for _, a := range arrivals {
+			if !a.Before(start) {
+				used++
+			}
+		}
+		if share := float64(used) / end.Sub(start).Seconds() / rate; share < .975 {
+			t.Fatalf("%.3f of the rate used", share)
+		}
+	})
+}
+
 // TestQuotaIsUsed: with a backlog, nearly all of the rate is used and evenly
 // spaced; in small shares the rounding costs what the comment of Quota says.
 func TestQuotaIsUsed(t *testing.T) {
