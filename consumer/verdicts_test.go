@@ -94,7 +94,8 @@ func TestOneBadCall(t *testing.T) {
 	}
 }
 
-// panicky panics for some calls, as a defect of ours would.
+// panicky panics for some calls, as a defect of ours would, and quotes what it
+// was asked.
 type panicky struct{ http.RoundTripper }
 
 func (p panicky) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -103,10 +104,18 @@ func (p panicky) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if bytes.Contains(body, []byte("panic")) {
-		panic("a defect")
+		panic("a defect at " + r.URL.String())
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return p.RoundTripper.RoundTrip(r)
+}
+
+func (w *world) panicky(c *consumer.Config) {
+	cfg, err := config("a", "http://127.0.0.1", panicky{fetchtest.Transport(w.api)}, prometheus.NewRegistry())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c.Client = cfg.Client
 }
 
 // TestPanic: it costs the one event, which becomes a dead letter, and is logged
@@ -114,13 +123,7 @@ func (p panicky) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestPanic(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, fetchtest.Config{})
-		i := w.start("a", func(c *consumer.Config) {
-			cfg, err := config("a", "http://127.0.0.1", panicky{fetchtest.Transport(w.api)}, prometheus.NewRegistry())
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Client = cfg.Client
-		})
+		i := w.start("a", w.panicky)
 		w.calls("c", 50)
 		w.letter(3, callback("panic", time.Now()), schemas.Internal)
 		w.calls("d", 50)
@@ -163,7 +166,7 @@ func TestSecretsInSinks(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, fetchtest.Config{})
 		core, logs := observer.New(zapcore.DebugLevel)
-		i := w.start("a", func(c *consumer.Config) { c.Log = zap.New(core) })
+		i := w.start("a", w.panicky, func(c *consumer.Config) { c.Log = zap.New(core) })
 		w.calls("warm", 10)
 		w.await(time.Minute)
 
@@ -178,6 +181,7 @@ func TestSecretsInSinks(t *testing.T) {
 		}
 		w.api.Script("dead", fetchtest.Echo(101002))
 		w.letter(1, callback("dead", time.Now()), schemas.Rejected)
+		w.letter(2, callback("panic", time.Now()), schemas.Internal)
 		w.await(time.Hour)
 
 		sinks := map[string]string{"reasons": reasons}

@@ -142,6 +142,11 @@ func (c *Client) SecretChanged(now time.Time) bool { return c.key.Changed(now) }
 func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Answer {
 	at := &attempt{sent: sent}
 	defer at.tellSent()
+	defer func() {
+		if v := recover(); v != nil { // it goes on, without a secret in it; the stack stays whole
+			panic(c.red.clean(fmt.Sprint(v), maxMessage))
+		}
+	}()
 
 	if ctx.Err() != nil {
 		return c.seal(cancelled(ctx))

@@ -115,13 +115,35 @@ func TestNoLeaks(t *testing.T) {
 	}
 	lookup(t, c, api, "id")
 
+	var sent fetchtest.Secrets // what the transports below were given
+	quote := func(r *http.Request) string {
+		sent = fetchtest.Secrets{Key: fetchtest.DemoKey, UserSigs: []string{r.URL.Query().Get("usersig")}, URLs: []string{r.URL.String()}}
+		if len(sent.Find([]byte(r.URL.String()))) == 0 {
+			t.Error("a planted URL is not found")
+		}
+		return r.URL.String()
+	}
 	broken := newClient(t, fetch.ClientConfig{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
-		return nil, &url.Error{Op: "Post", URL: r.URL.String(), Err: errors.New("refused")}
+		return nil, &url.Error{Op: "Post", URL: quote(r), Err: errors.New("refused")}
 	})})
 	a := broken.Lookup(t.Context(), "id", nil)
-	if !strings.Contains(a.Message, "refused") || strings.Contains(a.Message, "eJ") {
-		t.Errorf("an error that quotes the URL: %s", a.Message)
+	sent.AssertAbsent(t, "an error that quotes the URL", []byte(a.Message))
+	if !strings.Contains(a.Message, "refused") {
+		t.Errorf("the error is lost: %s", a.Message)
 	}
+
+	panics := newClient(t, fetch.ClientConfig{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		panic("cannot handle " + quote(r))
+	})})
+	told := 0
+	defer func() {
+		text := fmt.Sprint(recover())
+		sent.AssertAbsent(t, "a panic that quotes the URL", []byte(text))
+		if !strings.HasPrefix(text, "cannot handle ") || told != 1 {
+			t.Errorf("panicked with %q, sent was told %d times", text, told)
+		}
+	}()
+	panics.Lookup(t.Context(), "id", func() { told++ })
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

@@ -31,20 +31,25 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
+			e.Values[simulator{}] = new(*fetchtest.API)
 			e.Setenv("ENRICHER_SECRET_KEY", fetchtest.DemoKey)
 			e.Setenv("ENRICHER_SDK_APP_ID", strconv.Itoa(fetchtest.DemoSDKAppID))
 			return os.WriteFile(e.WorkDir+"/key", []byte(fetchtest.DemoKey+"\n"), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "freeport": freePort,
+			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "nosecrets": noSecrets, "freeport": freePort,
 		},
 	})
 }
+
+// simulator is the key of a script's API among its values.
+type simulator struct{}
 
 // api starts a simulated API and sets $ENRICHER_API_URL. Argument: "hang" for
 // one that never answers.
 func api(ts *testscript.TestScript, _ bool, args []string) {
 	sim := fetchtest.New(fetchtest.Config{Rate: 200})
+	*ts.Value(simulator{}).(**fetchtest.API) = sim
 	sim.Never("never")
 	if len(args) > 0 {
 		sim.SetOutage(fetchtest.Hang())
@@ -135,6 +140,30 @@ func httpGet(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%s: %s, %v", args[0], got, err)
 		}
 		<-time.After(50 * time.Millisecond)
+	}
+}
+
+// noSecrets looks for secrets in all that an admin address serves.
+func noSecrets(ts *testscript.TestScript, _ bool, args []string) {
+	secrets := (*ts.Value(simulator{}).(**fetchtest.API)).Secrets()
+	if len(secrets.UserSigs) == 0 {
+		ts.Fatalf("the API was never asked, so there is nothing to find")
+	}
+	for _, path := range []string{
+		"/", "/livez", "/readyz", "/metrics", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2",
+		"/debug/pprof/heap?debug=1", "/debug/pprof/allocs", "/debug/pprof/trace?seconds=0.1",
+	} {
+		resp, err := http.Get(args[0] + path)
+		ts.Check(err)
+		page, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		ts.Check(err)
+		if found := secrets.Find(page); len(found) > 0 {
+			ts.Fatalf("%s holds %v", path, found)
+		}
+		if len(secrets.Find(append(page, secrets.URLs[0]...))) == 0 {
+			ts.Fatalf("a secret planted in %s is not found", path)
+		}
 	}
 }
 
