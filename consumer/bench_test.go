@@ -1,10 +1,13 @@
 package consumer_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,37 +30,91 @@ const (
 	benchRounds = 3
 )
 
-// figures are what a contender reached: events a second, and CPU time of this
-// process (broker and simulated API included) for each event.
+// figures are what a contender reached: events a second, and for each event the
+// CPU time and the allocations of this process.
 type figures struct {
 	perSecond float64
 	cpu       time.Duration
+	allocs    float64
+}
+
+func (f figures) report(b *testing.B, name string) {
+	b.ReportMetric(f.perSecond, name+"/s")
+	b.ReportMetric(float64(f.cpu.Nanoseconds())/1000, name+"-cpu-µs")
+	b.ReportMetric(f.allocs, name+"-allocs")
+}
+
+// meter measures figures.
+type meter struct {
+	start  time.Time
+	cpu    time.Duration
+	allocs uint64
+}
+
+func startMeter() meter {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return meter{time.Now(), cpuTime(), m.Mallocs}
+}
+
+func (m meter) read(events int) figures {
+	now := startMeter()
+	return figures{
+		perSecond: float64(events) / now.start.Sub(m.start).Seconds(),
+		cpu:       (now.cpu - m.cpu) / time.Duration(events),
+		allocs:    float64(now.allocs-m.allocs) / float64(events),
+	}
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails for wrong arguments only
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkAgainstCopyLoop compares the pipeline with a bare exactly-once copy
 // loop on the same embedded broker, in the same run, taking turns. Cache hits
-// and lookups are the pipeline's two extremes.
+// and lookups, here of an API in memory, are the pipeline's two extremes. Broker
+// and API are part of this process and its CPU time.
 func BenchmarkAgainstCopyLoop(b *testing.B) {
+	againstCopyLoop(b, func() benchWorld {
+		w := makeWorld(b, fetchtest.Config{}, new(net.Dialer).DialContext)
+		return benchWorld{world: w, url: "http://127.0.0.1", memory: true, close: w.cluster.Close}
+	})
+}
+
+// againstCopyLoop lets the contenders take turns, each in a world of its own,
+// and reports the median of each.
+func againstCopyLoop(b *testing.B, world func() benchWorld) {
+	b.Helper()
 	contenders := []struct {
-		name string
-		run  func(*testing.B) figures
+		name  string
+		calls int
+		run   func(benchWorld) figures
 	}{
-		{"loop-50ms", func(b *testing.B) figures { return benchLoop(b, 50*time.Millisecond) }},
-		{"loop-200ms", func(b *testing.B) figures { return benchLoop(b, 200*time.Millisecond) }},
-		{"loop-1s", func(b *testing.B) figures { return benchLoop(b, time.Second) }},
-		{"hits", func(b *testing.B) figures { return benchPipeline(b, benchCalls) }},
-		{"lookups", func(b *testing.B) figures { return benchPipeline(b, benchEvents) }},
+		{"loop-50ms", benchCalls, func(w benchWorld) figures { return w.loop(50 * time.Millisecond) }},
+		{"loop-200ms", benchCalls, func(w benchWorld) figures { return w.loop(200 * time.Millisecond) }},
+		{"loop-1s", benchCalls, func(w benchWorld) figures { return w.loop(time.Second) }},
+		{"hits", benchCalls, func(w benchWorld) figures { return w.pipeline(0, benchEvents) }},
+		{"lookups", benchEvents, func(w benchWorld) figures { return w.pipeline(0, benchEvents) }},
+	}
+	rounds := benchRounds
+	if testing.Short() {
+		rounds = 1
 	}
 	for b.Loop() {
 		all := make(map[string][]figures)
-		for range benchRounds {
+		for range rounds {
 			for _, c := range contenders {
-				all[c.name] = append(all[c.name], c.run(b))
+				w := world()
+				w.fill(partitions, c.calls, benchEvents)
+				all[c.name] = append(all[c.name], c.run(w))
+				w.close()
 			}
 		}
 		median := func(name string) figures {
 			fs := all[name]
-			slices.SortFunc(fs, func(x, y figures) int { return int(x.perSecond - y.perSecond) })
+			slices.SortFunc(fs, func(x, y figures) int { return cmp.Compare(x.perSecond, y.perSecond) })
 			return fs[len(fs)/2]
 		}
 		best := 0.0
@@ -66,8 +123,7 @@ func BenchmarkAgainstCopyLoop(b *testing.B) {
 			if strings.HasPrefix(c.name, "loop") {
 				best = max(best, m.perSecond)
 			}
-			b.ReportMetric(m.perSecond, c.name+"/s")
-			b.ReportMetric(float64(m.cpu.Nanoseconds())/1000, c.name+"-cpu-µs")
+			m.report(b, c.name)
 		}
 		b.ReportMetric(median("hits").perSecond/best, "hits÷loop")
 		b.ReportMetric(median("lookups").perSecond/best, "lookups÷loop")
@@ -75,40 +131,40 @@ func BenchmarkAgainstCopyLoop(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// benchWorld has events of that many calls on all partitions.
-func benchWorld(b *testing.B, calls, events int) *world {
-	b.Helper()
-	w := makeWorld(b, fetchtest.Config{}, new(net.Dialer).DialContext)
+// benchWorld is a world for one contender.
+type benchWorld struct {
+	*world
+	url    string // of the API
+	memory bool   // the API is reached in memory
+	close  func()
+}
+
+// fill feeds events of that many calls to so many partitions.
+func (w benchWorld) fill(partitions, calls, events int) {
+	w.t.Helper()
 	for n := range events {
 		w.feeder.Produce(context.Background(), &kgo.Record{
 			Topic: inTopic, Partition: int32(n % partitions), Value: callback(benchCall(n%calls), time.Now()),
-		}, func(_ *kgo.Record, err error) {
-			if err != nil {
-				b.Error(err)
-			}
-		})
+		}, w.mustFeed)
 	}
 	if err := w.feeder.Flush(context.Background()); err != nil {
-		b.Fatal(err)
+		w.t.Fatal(err)
 	}
-	return w
+}
+
+func (w benchWorld) mustFeed(_ *kgo.Record, err error) {
+	if err != nil {
+		w.t.Error(err)
+	}
 }
 
 func benchCall(n int) string { return "8a1f77c2-4be0-4d51-9d0c-" + fmt.Sprintf("%012d", n) }
 
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails for wrong arguments only
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// benchLoop is the bare loop: poll, decode the CallId, encode an enriched
-// record, produce, and end the transaction every so often.
-func benchLoop(b *testing.B, every time.Duration) figures {
-	b.Helper()
-	w := benchWorld(b, benchCalls, benchEvents)
-	defer w.cluster.Close()
-	start, cpu := time.Now(), cpuTime()
+// loop is the bare loop: poll, decode the CallId, encode an enriched record,
+// produce, and end the transaction every so often.
+func (w benchWorld) loop(every time.Duration) figures {
+	w.t.Helper()
+	m := startMeter()
 	s, err := kgo.NewGroupTransactSession(append(w.opts(),
 		kgo.ConsumerGroup("loop"), kgo.ConsumeTopics(inTopic), kgo.TransactionalID("loop"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -116,7 +172,7 @@ func benchLoop(b *testing.B, every time.Duration) figures {
 		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(16<<20),
 		kgo.ProducerBatchMaxBytes(1048588), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))...)
 	if err != nil {
-		b.Fatal(err)
+		w.t.Fatal(err)
 	}
 	defer s.CloseAllowingRebalance()
 	record := fetchtest.RecordFor(0, "any")
@@ -124,7 +180,7 @@ func benchLoop(b *testing.B, every time.Duration) figures {
 	ctx := context.Background()
 	for done, open := 0, 0; done < benchEvents; {
 		if err := s.Begin(); err != nil {
-			b.Fatal(err)
+			w.t.Fatal(err)
 		}
 		var failed kgo.FirstErrPromise
 		for deadline := time.Now().Add(every); time.Now().Before(deadline) && done+open < benchEvents; {
@@ -134,7 +190,7 @@ func benchLoop(b *testing.B, every time.Duration) figures {
 			fetches.EachRecord(func(r *kgo.Record) {
 				e, err := schemas.ParseEvent(r.Value)
 				if err != nil {
-					b.Error(err)
+					w.t.Error(err)
 				}
 				record.CallID = e.CallID
 				s.Produce(ctx, out.Enriched(r, e.CallID, schemas.Enrich(&record).Encode(), false, "request"), failed.Promise())
@@ -142,56 +198,78 @@ func benchLoop(b *testing.B, every time.Duration) figures {
 			})
 		}
 		if err := s.Client().Flush(ctx); err != nil || failed.Err() != nil {
-			b.Fatal(err, failed.Err())
+			w.t.Fatal(err, failed.Err())
 		}
 		ok, err := s.End(ctx, kgo.TryCommit)
 		if err != nil || !ok {
-			b.Fatal("the loop's transaction did not commit: ", err)
+			w.t.Fatal("the loop's transaction did not commit: ", err)
 		}
 		done, open = done+open, 0
 		s.AllowRebalance()
 	}
-	return figures{benchEvents / time.Since(start).Seconds(), (cpuTime() - cpu) / benchEvents}
+	return m.read(benchEvents)
 }
 
-// benchPipeline is the program, with an API that takes no time. When there are
-// fewer calls than events, the records of all of them are in the cache before.
-func benchPipeline(b *testing.B, calls int) figures {
-	b.Helper()
-	w := benchWorld(b, calls, benchEvents)
-	defer w.cluster.Close()
-	reg := prometheus.NewRegistry()
-	cfg, err := config("a", "http://127.0.0.1", fetchtest.Transport(w.api), reg)
+// pipeline is the program, with an API that takes no time; warm events are
+// handled before the meter starts. When there are fewer calls than events, nearly
+// all of them are cache hits.
+func (w benchWorld) pipeline(warm, events int, change ...func(*consumer.Config)) figures {
+	w.t.Helper()
+	m := startMeter()
+	i, stop := w.run(append(change, func(c *consumer.Config) { c.APIRate, c.Schedule.Settle = 0, 0 })...)
+	defer stop()
+	outcomes := func(n int) {
+		for i.metric("enricher_events_total") < float64(n) {
+			<-time.After(2 * time.Millisecond)
+		}
+	}
+	if warm > 0 {
+		outcomes(warm)
+		m = startMeter()
+	}
+	outcomes(warm + events)
+	return m.read(events)
+}
+
+// run runs the program. Unlike world.start it puts nothing between the program
+// and the broker.
+func (w benchWorld) run(change ...func(*consumer.Config)) (i *instance, stop func()) {
+	w.t.Helper()
+	var transport http.RoundTripper
+	if w.memory {
+		transport = fetchtest.Transport(w.api)
+	}
+	i = &instance{w: w.world, reg: prometheus.NewRegistry()}
+	cfg, err := config("a", w.url, transport, i.reg)
 	if err != nil {
-		b.Fatal(err)
+		w.t.Fatal(err)
 	}
 	cfg.Kafka = w.opts
-	cfg.APIRate, cfg.Schedule.Settle = 0, 0
-	c, err := consumer.New(cfg)
+	for _, c := range change {
+		c(&cfg)
+	}
+	i.Consumer, err = consumer.New(cfg)
 	if err != nil {
-		b.Fatal(err)
+		w.t.Fatal(err)
 	}
-	i := &instance{w: w, reg: reg}
-	start, cpu := time.Now(), cpuTime()
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	for i.metric("enricher_events_total") < benchEvents {
-		<-time.After(2 * time.Millisecond)
+	go func() { ended <- i.Run(ctx) }()
+	return i, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Error(err)
+		}
+		cfg.Client.Close()
 	}
-	f := figures{benchEvents / time.Since(start).Seconds(), (cpuTime() - cpu) / benchEvents}
-	stop()
-	if err := <-ended; err != nil {
-		b.Fatal(err)
-	}
-	return f
 }
 
 // BenchmarkMemory is the resident memory of a process with 100,000 records in
 // the cache and 20,000 events in flight.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
-		w := benchWorld(b, 100_000, 100_000)
+		w := benchWorld{world: makeWorld(b, fetchtest.Config{}, new(net.Dialer).DialContext)}
+		w.fill(partitions, 100_000, 100_000)
 		server, err := fetchtest.Listen(w.api)
 		if err != nil {
 			b.Fatal(err)
@@ -204,11 +282,7 @@ func BenchmarkMemory(b *testing.B) {
 		for n := range 20_000 {
 			id := "never-" + strconv.Itoa(n)
 			w.api.Never(id)
-			w.feeder.Produce(context.Background(), &kgo.Record{Topic: inTopic, Partition: int32(n % partitions), Value: callback(id, time.Now())}, func(_ *kgo.Record, err error) {
-				if err != nil {
-					b.Error(err)
-				}
-			})
+			w.feeder.Produce(context.Background(), &kgo.Record{Topic: inTopic, Partition: int32(n % partitions), Value: callback(id, time.Now())}, w.mustFeed)
 		}
 		if err := w.feeder.Flush(context.Background()); err != nil {
 			b.Fatal(err)
