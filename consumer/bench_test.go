@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	benchEvents = 600_000
-	benchCalls  = 1_000 // the events of the cache's benchmark are of so many calls
-	benchRounds = 3
+	benchLookups = 600_000 // events, each of a call of its own
+	benchCalls   = 1_000   // the events of the cache's benchmark are of so many calls
+	benchRounds  = 3
 )
 
 // figures are what a contender reached: events a second, and for each event the
@@ -77,26 +77,26 @@ func cpuTime() time.Duration {
 // and lookups, here of an API in memory, are the pipeline's two extremes. Broker
 // and API are part of this process and its CPU time.
 func BenchmarkAgainstCopyLoop(b *testing.B) {
-	againstCopyLoop(b, func() benchWorld {
+	againstCopyLoop(b, 600_000, func() benchWorld {
 		w := makeWorld(b, fetchtest.Config{}, new(net.Dialer).DialContext)
 		return benchWorld{world: w, url: "http://127.0.0.1", memory: true, close: w.cluster.Close}
 	})
 }
 
-// againstCopyLoop lets the contenders take turns, each in a world of its own,
-// and reports the median of each.
-func againstCopyLoop(b *testing.B, world func() benchWorld) {
+// againstCopyLoop lets the contenders take turns with so many events, each in a
+// world of its own, and reports the median of each.
+func againstCopyLoop(b *testing.B, events int, world func() benchWorld) {
 	b.Helper()
 	contenders := []struct {
-		name  string
-		calls int
-		run   func(benchWorld) figures
+		name          string
+		calls, events int
+		run           func(benchWorld) figures
 	}{
-		{"loop-50ms", benchCalls, func(w benchWorld) figures { return w.loop(50 * time.Millisecond) }},
-		{"loop-200ms", benchCalls, func(w benchWorld) figures { return w.loop(200 * time.Millisecond) }},
-		{"loop-1s", benchCalls, func(w benchWorld) figures { return w.loop(time.Second) }},
-		{"hits", benchCalls, func(w benchWorld) figures { return w.pipeline(0, benchEvents) }},
-		{"lookups", benchEvents, func(w benchWorld) figures { return w.pipeline(0, benchEvents) }},
+		{"loop-50ms", benchCalls, events, func(w benchWorld) figures { return w.loop(events, 50*time.Millisecond) }},
+		{"loop-200ms", benchCalls, events, func(w benchWorld) figures { return w.loop(events, 200*time.Millisecond) }},
+		{"loop-1s", benchCalls, events, func(w benchWorld) figures { return w.loop(events, time.Second) }},
+		{"hits", benchCalls, events, func(w benchWorld) figures { return w.pipeline(0, events) }},
+		{"lookups", benchLookups, benchLookups, func(w benchWorld) figures { return w.pipeline(0, benchLookups) }},
 	}
 	rounds := benchRounds
 	if testing.Short() {
@@ -107,7 +107,7 @@ func againstCopyLoop(b *testing.B, world func() benchWorld) {
 		for range rounds {
 			for _, c := range contenders {
 				w := world()
-				w.fill(partitions, c.calls, benchEvents)
+				w.fill(partitions, c.calls, c.events)
 				all[c.name] = append(all[c.name], c.run(w))
 				w.close()
 			}
@@ -162,7 +162,7 @@ func benchCall(n int) string { return "8a1f77c2-4be0-4d51-9d0c-" + fmt.Sprintf("
 
 // loop is the bare loop: poll, decode the CallId, encode an enriched record,
 // produce, and end the transaction every so often.
-func (w benchWorld) loop(every time.Duration) figures {
+func (w benchWorld) loop(events int, every time.Duration) figures {
 	w.t.Helper()
 	m := startMeter()
 	s, err := kgo.NewGroupTransactSession(append(w.opts(),
@@ -178,12 +178,12 @@ func (w benchWorld) loop(every time.Duration) figures {
 	record := fetchtest.RecordFor(0, "any")
 	out := producer.Outputs{EnrichedTopic: outTopic, SDKAppID: "1400000000"}
 	ctx := context.Background()
-	for done, open := 0, 0; done < benchEvents; {
+	for done, open := 0, 0; done < events; {
 		if err := s.Begin(); err != nil {
 			w.t.Fatal(err)
 		}
 		var failed kgo.FirstErrPromise
-		for deadline := time.Now().Add(every); time.Now().Before(deadline) && done+open < benchEvents; {
+		for deadline := time.Now().Add(every); time.Now().Before(deadline) && done+open < events; {
 			poll, cancel := context.WithDeadline(ctx, deadline)
 			fetches := s.PollRecords(poll, 10_000)
 			cancel()
@@ -207,7 +207,7 @@ func (w benchWorld) loop(every time.Duration) figures {
 		done, open = done+open, 0
 		s.AllowRebalance()
 	}
-	return m.read(benchEvents)
+	return m.read(events)
 }
 
 // pipeline is the program, with an API that takes no time; warm events are

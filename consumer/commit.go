@@ -22,7 +22,7 @@ const maxAborts = 10
 // portion is what one transaction says about one partition.
 type portion struct {
 	part     *partition
-	results  []result // the first of part.ready, by offset
+	results  []result // taken out of part.ready, by offset
 	offsets  []int64  // of results
 	progress progress // when they are done
 	commit   Offset
@@ -34,12 +34,13 @@ func (c *conductor) commit() error {
 	c.readySince = time.Time{}
 	plan := c.plan()
 	if len(plan) == 0 {
-		c.waitForRoom()
 		return nil
 	}
 	var records []*kgo.Record
 	source := make(map[*kgo.Record]*result)
+	results := 0
 	for _, q := range plan {
+		results += len(q.results)
 		for i := range q.results {
 			if r := c.record(&q.results[i]); r != nil {
 				records = append(records, r)
@@ -47,8 +48,9 @@ func (c *conductor) commit() error {
 			}
 		}
 	}
-	end, err := c.session.Commit(records, func() ([]Offset, error) {
-		if c.stale(plan) {
+	var failed error
+	end, err := c.session.Commit(records, func() { failed = c.admitMore(results) }, func() ([]Offset, error) {
+		if failed != nil || c.stale(plan) {
 			return nil, producer.ErrStale
 		}
 		offsets := make([]Offset, len(plan))
@@ -57,11 +59,14 @@ func (c *conductor) commit() error {
 		}
 		return offsets, nil
 	})
-	switch end {
-	case producer.Committed:
+	switch {
+	case end == producer.Committed:
 		c.committed(plan)
 		return nil
-	case producer.NotCommitted:
+	case failed != nil:
+		c.metrics.Transactions.WithLabelValues("aborted").Inc()
+		return failed
+	case end == producer.NotCommitted:
 		return c.notCommitted(plan, source, err)
 	}
 	c.metrics.Transactions.WithLabelValues("unknown").Inc()
@@ -82,7 +87,11 @@ func (c *conductor) plan() []*portion {
 			continue
 		}
 		total += len(q.commit.Metadata)
+		p.ready = slices.Clone(p.ready[len(q.results):])
 		plan = append(plan, q)
+	}
+	if c.readyCount() > 0 {
+		c.waitForRoom()
 	}
 	return plan
 }
@@ -100,7 +109,7 @@ func (c *conductor) portion(p *partition) *portion {
 		return nil
 	}
 	return &portion{
-		part: p, results: p.ready[:n], offsets: offsets[:n], progress: progress,
+		part: p, results: p.ready[:n:n], offsets: offsets[:n], progress: progress,
 		commit: Offset{Topic: p.topic, Partition: p.partition, Offset: progress.base, Metadata: metadata},
 	}
 }
@@ -160,11 +169,6 @@ func (c *conductor) committed(plan []*portion) {
 		for _, r := range q.results {
 			c.count(r)
 		}
-		rest := slices.Clone(p.ready[len(q.results):])
-		p.ready = rest
-		if len(rest) > 0 {
-			c.waitForRoom()
-		}
 		p.tracker.commit(q.offsets, q.progress)
 		p.proposed = q.commit
 		widest = max(widest, len(q.commit.Metadata))
@@ -223,6 +227,7 @@ func (c *conductor) notCommitted(plan []*portion, source map[*kgo.Record]*result
 	c.log.Info("transaction not committed; asking the broker what is", zap.Int("in_a_row", c.aborts), zap.Error(err))
 	for _, q := range plan {
 		q.part.proposed = q.commit
+		q.part.ready = append(q.results, q.part.ready...)
 	}
 	c.session.AllowRebalance()
 	if err := c.readBack(plan); err != nil {

@@ -78,14 +78,15 @@ func (c *conductor) run(ctx context.Context) error {
 // With no room or in a drain it fetches none, but holds rebalances back like
 // any other poll.
 func (c *conductor) poll(ctx context.Context) kgo.Fetches {
-	room := c.room()
+	room := c.room(0)
 	if c.draining {
 		room = 0
 	}
+	due := c.due(time.Now())
 	// With hysteresis: what is buffered of a paused partition is dropped and
 	// fetched again.
 	switch {
-	case room <= 0 && !c.full:
+	case room <= 0 && !c.full && !due:
 		c.session.PauseAll()
 		c.full = true
 	case c.full && room > c.cfg.MaxInFlight/4:
@@ -94,8 +95,10 @@ func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 	}
 
 	wait := pollWait
-	if c.readyCount() > 0 {
+	if due {
 		// Not in the past: such a poll would return nothing, time and again.
+		wait = time.Millisecond
+	} else if c.readyCount() > 0 {
 		wait = max(time.Until(c.readySince.Add(c.cfg.CommitInterval)), time.Millisecond)
 	}
 	if c.draining {
@@ -107,9 +110,24 @@ func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 	return c.session.Poll(ctx, max(room, 1))
 }
 
-// room is how many more events may be admitted.
-func (c *conductor) room() int {
-	events, bytes := 0, int64(0)
+// admitMore takes in events that the client has fetched already, while the
+// broker works on a transaction with so many others. They have no part in it.
+func (c *conductor) admitMore(inTransaction int) error {
+	room := c.room(inTransaction)
+	if room <= 0 || c.full || c.draining {
+		return nil
+	}
+	fetches := c.session.PollFetched(room)
+	if err := c.reconcile(); err != nil {
+		return err
+	}
+	return c.take(fetches, time.Now())
+}
+
+// room is how many more events may be admitted, beyond those of an open
+// transaction.
+func (c *conductor) room(inTransaction int) int {
+	events, bytes := -inTransaction, int64(0)
 	for _, p := range c.parts {
 		events += len(p.tracker.pending)
 		bytes += p.tracker.bytes

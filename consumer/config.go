@@ -49,7 +49,8 @@ type Config struct {
 	CacheTTL   time.Duration
 
 	// MaxInFlight and MaxInFlightBytes bound the events between admission and
-	// commit. Defaults: 20,000 and 128 MiB.
+	// commit; MaxInFlight leaves out those whose transaction is under way.
+	// Defaults: 20,000 and 128 MiB.
 	MaxInFlight      int
 	MaxInFlightBytes int64
 	// CommitInterval is how long a finished outcome may wait for company.

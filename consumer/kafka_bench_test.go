@@ -51,7 +51,7 @@ func realWorld(b *testing.B, partitions int32, api fetchtest.Config) benchWorld 
 
 // BenchmarkKafkaAgainstCopyLoop is BenchmarkAgainstCopyLoop on a real Kafka.
 func BenchmarkKafkaAgainstCopyLoop(b *testing.B) {
-	againstCopyLoop(b, func() benchWorld { return realWorld(b, partitions, fetchtest.Config{}) })
+	againstCopyLoop(b, 2_000_000, func() benchWorld { return realWorld(b, partitions, fetchtest.Config{}) })
 }
 
 // BenchmarkKafkaGrowth shows how the cost of an event grows with the partitions,

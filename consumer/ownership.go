@@ -124,12 +124,13 @@ func (c *conductor) rebase(p *partition, o int64) *partition {
 }
 
 // stale says whether a partition of the plan is no longer held as it was when
-// its outcomes were made. The client's list comes first here too.
+// its outcomes were made: lost, born again, or its log replaced. The client's
+// list comes first here too.
 func (c *conductor) stale(plan []*portion) bool {
 	held := c.session.Held()
 	for _, q := range plan {
 		tp := q.part.topicPartition
-		if _, ok := held[tp.topic][tp.partition]; !ok || c.session.Reborn(tp.topic, tp.partition) {
+		if _, ok := held[tp.topic][tp.partition]; !ok || c.parts[tp] != q.part || c.session.Reborn(tp.topic, tp.partition) {
 			return true
 		}
 	}

@@ -176,6 +176,11 @@ func (s *Session) Client() *kgo.Client { return s.cl }
 // AllowRebalance. When ctx ends it returns what there is.
 func (s *Session) Poll(ctx context.Context, max int) kgo.Fetches { return s.gts.PollRecords(ctx, max) }
 
+// PollFetched is Poll without a wait: it returns what the client holds already.
+func (s *Session) PollFetched(max int) kgo.Fetches {
+	return s.gts.PollRecords(nil, max) //nolint:staticcheck // nil is how the client spells "do not wait"
+}
+
 // AllowRebalance lets a waiting rebalance go on.
 func (s *Session) AllowRebalance() { s.gts.AllowRebalance() }
 

@@ -38,10 +38,11 @@ var errNoOffsets = errors.New("a transaction without offsets")
 const rebalanceGuard = 3 * time.Second
 
 // Commit produces records and commits offsets in one transaction. It calls
-// offsets after everything was acknowledged and just before the commit;
-// an error of it aborts. The error says why a transaction did not commit;
-// with NotCommitted it may be nil.
-func (s *Session) Commit(records []*kgo.Record, offsets func() ([]Offset, error)) (End, error) {
+// meanwhile (which may poll) while the broker works on the records, and offsets
+// after everything was acknowledged and just before the commit; an error of
+// offsets aborts. The error of Commit says why a transaction did not commit; with
+// NotCommitted it may be nil.
+func (s *Session) Commit(records []*kgo.Record, meanwhile func(), offsets func() ([]Offset, error)) (End, error) {
 	if err := s.gts.Begin(); err != nil {
 		return InDoubt, fmt.Errorf("begin transaction: %w", err)
 	}
@@ -63,6 +64,7 @@ func (s *Session) Commit(records []*kgo.Record, offsets func() ([]Offset, error)
 			promise(r, err)
 		})
 	}
+	meanwhile()
 	flushErr := s.cl.Flush(ctx)
 	produceErr := errors.Join(flushErr, produced.Err())
 
