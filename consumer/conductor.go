@@ -84,9 +84,9 @@ func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 	}
 	due := c.due(time.Now())
 	// With hysteresis: what is buffered of a paused partition is dropped and
-	// fetched again.
+	// fetched again. A transaction that is due will make room.
 	switch {
-	case room <= 0 && !c.full && !due:
+	case room <= 0 && !c.full && (!due || c.draining):
 		c.session.PauseAll()
 		c.full = true
 	case c.full && room > c.cfg.MaxInFlight/4:
