@@ -61,10 +61,14 @@ func api(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // kafka starts a broker and sets $ENRICHER_BROKERS. Arguments: its topics, none
-// for the usual three; "secured" first: SASL, with user ops who may do
-// everything, and user enricher who may only read.
+// for the usual three; before them "three", for as many brokers, and "secured":
+// SASL, with user ops who may do everything, and user enricher who may only read.
 func kafka(ts *testscript.TestScript, _ bool, args []string) {
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}
+	if len(args) > 0 && args[0] == "three" {
+		args = args[1:]
+		opts = append(opts, kfake.NumBrokers(3))
+	}
 	if len(args) > 0 && args[0] == "secured" {
 		args = args[1:]
 		allow := func(r kmsg.ACLResourceType, name string, op kmsg.ACLOperation) kfake.ACL {
