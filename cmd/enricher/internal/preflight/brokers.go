@@ -2,16 +2,14 @@ package preflight
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,7 +19,20 @@ import (
 
 // seeds asks each of the brokers named in the configuration; true: one answers.
 func (l *look) seeds(ctx context.Context) bool {
-	answers := l.askVersions(ctx, l.cl.SeedBrokers())
+	answers := l.askAll(ctx, l.cl.SeedBrokers(), func(ctx context.Context, b *kgo.Broker) (*kmsg.ApiVersionsResponse, error) {
+		versions, err := askVersions(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		// That was answered before any login. This is not.
+		req := kmsg.NewPtrMetadataRequest()
+		req.Topics = []kmsg.MetadataRequestTopic{} // none; nil: all
+		_, err = req.RequestWith(ctx, b)
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: %w", errNoLogin, err)
+		}
+		return versions, err
+	})
 	some := slices.ContainsFunc(answers, func(a versions) bool { return a.err == nil })
 	for i, a := range answers {
 		switch {
@@ -42,26 +53,30 @@ type versions struct {
 	err  error
 }
 
-// askVersions asks all of them at once.
-func (l *look) askVersions(ctx context.Context, brokers []*kgo.Broker) []versions {
+// askAll asks all of them at once.
+func (l *look) askAll(ctx context.Context, brokers []*kgo.Broker, ask func(context.Context, *kgo.Broker) (*kmsg.ApiVersionsResponse, error)) []versions {
 	answers := make([]versions, len(brokers))
 	var wg sync.WaitGroup
 	for i, b := range brokers {
 		wg.Go(func() {
-			answers[i].err = l.step(ctx, func(ctx context.Context) error {
-				req := kmsg.NewPtrApiVersionsRequest()
-				req.ClientSoftwareName, req.ClientSoftwareVersion = "enricher", "check"
-				resp, err := req.RequestWith(ctx, b)
-				if err == nil {
-					err = kerr.ErrorForCode(resp.ErrorCode)
-				}
-				answers[i].resp = resp
+			answers[i].err = l.step(ctx, func(ctx context.Context) (err error) {
+				answers[i].resp, err = ask(ctx, b)
 				return err
 			})
 		})
 	}
 	wg.Wait()
 	return answers
+}
+
+func askVersions(ctx context.Context, b *kgo.Broker) (*kmsg.ApiVersionsResponse, error) {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "enricher", "check"
+	resp, err := req.RequestWith(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return resp, kerr.ErrorForCode(resp.ErrorCode)
 }
 
 // cluster looks at the brokers under the addresses that they advertise
@@ -71,7 +86,7 @@ func (l *look) cluster(ctx context.Context) {
 	for _, b := range l.metadata.Brokers {
 		brokers = append(brokers, l.cl.Broker(int(b.NodeID)))
 	}
-	answers := l.askVersions(ctx, brokers)
+	answers := l.askAll(ctx, brokers, askVersions)
 	var releases []string
 	level := map[string]int16{}
 	for i, b := range l.metadata.Brokers {
@@ -152,49 +167,4 @@ func metadataRelease(level int16) string {
 		return ""
 	}
 	return r
-}
-
-// addReach notes a broker that does not answer: which layer fails, and why.
-func (l *look) addReach(check, addr string, s Status, err error) {
-	found, remedy := l.unreachable(err)
-	l.add(check, addr, s, found, remedy)
-}
-
-func (l *look) unreachable(err error) (found, remedy string) {
-	var (
-		dns   *net.DNSError
-		first *kgo.ErrFirstReadEOF
-		cert  *tls.CertificateVerificationError
-		host  x509.HostnameError
-		plain tls.RecordHeaderError
-		alert tls.AlertError
-		slow  net.Error
-	)
-	const path = "look at --brokers, at firewalls on the way, and at advertised.listeners of the broker"
-	switch {
-	case errors.As(err, &dns):
-		return "DNS: its name is not found: " + dns.Error(), "look at --brokers and at the name server"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "TCP: nobody listens there", path
-	case errors.As(err, &host):
-		return "TLS: its certificate is for another name: " + host.Error(), "name the broker as its certificate does"
-	case errors.As(err, &cert):
-		return "TLS: its certificate is not trusted: " + cert.Err.Error(), "give the certificate of who signed it as --tls-ca"
-	case errors.As(err, &plain), l.cfg.TLS && errors.As(err, &first) && l.cfg.SASLMechanism == "":
-		return "TLS: what listens there does not speak it", "take the TLS port, or leave out --tls"
-	case errors.As(err, &alert):
-		return "TLS: the broker breaks the handshake off: " + alert.Error(), "if it asks for a certificate, give one as --tls-cert and --tls-key"
-	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fmt.Sprintf("SASL: the broker refuses user %q with mechanism %s", l.cfg.SASLUser, l.cfg.SASLMechanism),
-			"look at --sasl-user, --sasl-password-file and --sasl-mechanism"
-	case errors.Is(err, kerr.UnsupportedSaslMechanism):
-		return "SASL: the broker does not know mechanism " + l.cfg.SASLMechanism, "look at --sasl-mechanism and the broker's sasl.enabled.mechanisms"
-	case errors.Is(err, kerr.IllegalSaslState):
-		return "SASL: the broker does not expect a login on this port", "take the SASL port, or leave out --sasl-mechanism"
-	case errors.As(err, &first):
-		return "the broker closes the connection at once, as it does when it wants TLS or SASL and gets none", "look at --tls and --sasl-mechanism, and which port is which"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
-		return "TCP: no answer in time", path
-	}
-	return err.Error(), path
 }

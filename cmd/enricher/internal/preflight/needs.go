@@ -22,9 +22,13 @@ type Needs struct {
 }
 
 // problem is what keeps the service from running, and what to do about it.
-type problem struct{ found, remedy string }
+type problem struct {
+	found  string // of a subject that is named beside it
+	whole  string // the same with its subject
+	remedy string
+}
 
-func (p *problem) err() error { return errors.New(p.found + "; " + p.remedy) }
+func (p *problem) err() error { return errors.New(p.whole + "; " + p.remedy) }
 
 // Problems looks at topics and rights only, and returns everything that is
 // wrong with them. err: Kafka does not answer, or not yet.
@@ -93,20 +97,20 @@ func (n *Needs) topic(t *kmsg.MetadataResponseTopic) (missing, right *problem, e
 	switch err := kerr.ErrorForCode(t.ErrorCode); {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return &problem{
-			fmt.Sprintf("topic %q does not exist", name),
+			"does not exist", fmt.Sprintf("topic %q does not exist", name),
 			fmt.Sprintf("create it: kafka-topics --create --topic %s --partitions … --replication-factor …", name),
 		}, nil, nil
 	case errors.Is(err, kerr.InvalidTopicException):
 		return &problem{
-			fmt.Sprintf("%q is no valid name of a topic", name),
+			"is no valid name of a topic", fmt.Sprintf("%q is no valid name of a topic", name),
 			"use letters, digits, '.', '_' and '-'",
 		}, nil, nil
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return nil, &problem{fmt.Sprintf("no right to see topic %q", name), grant}, nil
+		return nil, &problem{"missing, even to see it", fmt.Sprintf("no right to see topic %q", name), grant}, nil
 	case err != nil:
 		return nil, nil, fmt.Errorf("topic %q: %w", name, err)
 	case !allowed(t.AuthorizedOperations, need):
-		return nil, &problem{fmt.Sprintf("no right to %s topic %q", use, name), grant}, nil
+		return nil, &problem{"missing", fmt.Sprintf("no right to %s topic %q", use, name), grant}, nil
 	}
 	return nil, nil, nil
 }
@@ -146,11 +150,11 @@ func (n *Needs) groupAndID(ctx context.Context, cl *kgo.Client, brokers []int32)
 			continue
 		}
 		if slices.Contains(codes, kerr.GroupAuthorizationFailed.Code) {
-			group = &problem{fmt.Sprintf("no right to use group %q", n.Group), n.grant("--operation Read", "group", n.Group)}
+			group = &problem{"missing", fmt.Sprintf("no right to use group %q", n.Group), n.grant("--operation Read", "group", n.Group)}
 		}
 		if slices.Contains(codes, kerr.TransactionalIDAuthorizationFailed.Code) {
 			id = &problem{
-				fmt.Sprintf("no right to use transactional-id %q", n.TransactionalID),
+				"missing", fmt.Sprintf("no right to use transactional-id %q", n.TransactionalID),
 				n.grant("--operation Describe --operation Write", "transactional-id", n.TransactionalID),
 			}
 		}
