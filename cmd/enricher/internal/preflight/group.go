@@ -223,7 +223,7 @@ func (s *resumable) judge(r *Report, group string, start consumer.Start) {
 		r.add(checkOffsets, group, Warning, fmt.Sprintf("for %d %s those of an earlier topic of the same name", s.obsolete, of),
 			"nothing, if the topic was created anew: the service reads these partitions from their start")
 	case s.lost > 0:
-		r.add(checkOffsets, group, Warning, fmt.Sprintf("%s were deleted before the service read them", count(s.lost, "event")),
+		r.add(checkOffsets, group, Warning, fmt.Sprintf("%s deleted before the service read them", count(s.lost, "event")),
 			"keep events longer than the service may stand still: retention.ms")
 	case s.missing > 0:
 		r.ok(checkOffsets, group, "committed for %d %s; the others begin at %s", s.committed, of, start)

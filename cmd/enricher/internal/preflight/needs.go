@@ -83,6 +83,9 @@ func (n *Needs) metadata(ctx context.Context, cl *kgo.Client) (*kmsg.MetadataRes
 	slices.SortFunc(resp.Topics, func(a, b kmsg.MetadataResponseTopic) int {
 		return slices.Index(names, *a.Topic) - slices.Index(names, *b.Topic)
 	})
+	for _, t := range resp.Topics {
+		slices.SortFunc(t.Partitions, func(a, b kmsg.MetadataResponseTopicPartition) int { return int(a.Partition - b.Partition) })
+	}
 	return resp, kerr.ErrorForCode(resp.ErrorCode)
 }
 

@@ -3,10 +3,12 @@ package preflight
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kversion"
@@ -151,6 +153,20 @@ func TestReach(t *testing.T) {
 			}
 			w.look("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, unseen)
 		})
+	}
+}
+
+// TestRefusedLogin: what brokers since Kafka 1.0 say; the embedded one hangs up.
+func TestRefusedLogin(t *testing.T) {
+	l := &look{cfg: Config{SASLMechanism: "PLAIN", SASLUser: "ops"}}
+	for want, err := range map[string]error{
+		`SASL: user "ops" is refused, with mechanism PLAIN`: kerr.SaslAuthenticationFailed,
+		"SASL: the broker does not offer mechanism PLAIN":   kerr.UnsupportedSaslMechanism,
+		"SASL: this port does not take a login":             kerr.IllegalSaslState,
+	} {
+		if got, remedy := l.unreachable("b:9092", fmt.Errorf("%w: because", err)); got != want || remedy == "" {
+			t.Errorf("%v: %q, %q", err, got, remedy)
+		}
 	}
 }
 
