@@ -23,7 +23,7 @@ func (l *look) group(ctx context.Context) {
 		return err
 	})
 	if err != nil {
-		l.skip(checkGroup, l.cfg.Group, "%v", err)
+		l.skip(checkGroup, l.cfg.Group, "%s", unseen(err))
 	} else {
 		l.judgeGroup(found)
 	}
@@ -34,11 +34,19 @@ func (l *look) group(ctx context.Context) {
 		return err
 	})
 	if err != nil {
-		l.skip(checkOffsets, l.cfg.Group, "%v", err)
-		l.skip(checkLag, l.cfg.Group, "%v", err)
+		l.skip(checkOffsets, l.cfg.Group, "%s", unseen(err))
+		l.skip(checkLag, l.cfg.Group, "%s", unseen(err))
 		return
 	}
 	l.progress(ctx, committed)
+}
+
+// unseen is why nothing is known of the group.
+func unseen(err error) string {
+	if errors.Is(err, kerr.GroupAuthorizationFailed) {
+		return "no right to see the group"
+	}
+	return err.Error()
 }
 
 // fromCoordinator asks one broker after the other until one speaks for the

@@ -178,10 +178,9 @@ func TestJudgeLag(t *testing.T) {
 func TestNothingChanges(t *testing.T) {
 	w := newWorld(t)
 	_ = w.cluster.DeleteTopic(out)
-	adm := kadm.NewClient(w.client())
-	before := snapshot(t, adm)
+	before := w.snapshot()
 	w.look("skipped right write topic enriched: not looked at: ", "fatal topic enriched: does not exist")
-	if after := snapshot(t, adm); after != before {
+	if after := w.snapshot(); after != before {
 		t.Errorf("was\n%s\nis\n%s", before, after)
 	}
 	if g := w.cluster.GroupInfo(group); g != nil {
@@ -190,14 +189,16 @@ func TestNothingChanges(t *testing.T) {
 }
 
 // snapshot is all topics, internal ones too, with their settings and ends, all
-// groups with what they have committed, and all transactional ids.
-func snapshot(t *testing.T, adm *kadm.Client) string {
-	t.Helper()
+// groups with what they have committed, and all transactional ids; asked by a
+// client that remembers nothing.
+func (w *world) snapshot() string {
+	w.t.Helper()
 	ctx := context.Background()
+	adm := kadm.NewClient(w.client())
 	must := func(err error) {
-		t.Helper()
+		w.t.Helper()
 		if err != nil {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 	}
 	topics, err := adm.ListTopicsWithInternal(ctx)

@@ -33,7 +33,8 @@ const (
 // changes them.
 type world struct {
 	t       *testing.T
-	cluster *kfake.Cluster
+	brokers []string
+	cluster *kfake.Cluster // nil: the brokers are real
 	api     *fetchtest.API
 	server  *fetchtest.Server
 	cfg     Config
@@ -44,25 +45,33 @@ var sound = map[string]string{"min.insync.replicas": "2"}
 
 func newWorld(t *testing.T, opts ...kfake.Opt) *world {
 	t.Helper()
-	w := &world{t: t, api: fetchtest.New(fetchtest.Config{})}
-	var err error
-	w.cluster, err = kfake.NewCluster(append([]kfake.Opt{
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(3),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0", "offset.metadata.max.bytes": "4096"}),
 	}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.cluster.Close)
+	t.Cleanup(cluster.Close)
+	w := joinWorld(t, cluster.ListenAddrs())
+	w.cluster = cluster
 	for _, topic := range []string{in, out, dead} {
 		w.topic(topic, 4, sound)
 	}
+	return w
+}
+
+// joinWorld is a world with brokers that are there already.
+func joinWorld(t *testing.T, brokers []string) *world {
+	t.Helper()
+	w := &world{t: t, brokers: brokers, api: fetchtest.New(fetchtest.Config{})}
+	var err error
 	w.server, err = fetchtest.Listen(w.api)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.server.Close() })
-	w.reach(w.cluster.ListenAddrs()...)
+	w.reach(brokers...)
 	w.cfg.Needs = Needs{Group: group, TransactionalID: producer.TransactionalID(group, instance), Read: []string{in}, Write: []string{out, dead}}
 	w.cfg.Instance, w.cfg.DeadLetterTopic, w.cfg.Start, w.cfg.APIRate = instance, dead, consumer.Earliest, 200
 	w.ask(fetch.ClientConfig{BaseURL: w.server.URL})
@@ -115,7 +124,7 @@ func (w *world) ask(cfg fetch.ClientConfig) {
 // client is one of the cluster's clients.
 func (w *world) client(opts ...kgo.Opt) *kgo.Client {
 	w.t.Helper()
-	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(w.cluster.ListenAddrs()...)}, opts...)...)
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(w.brokers...)}, opts...)...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

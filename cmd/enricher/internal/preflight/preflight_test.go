@@ -60,7 +60,7 @@ func hangsUp(t *testing.T) string {
 }
 
 // nothing else is looked at when no broker answers.
-const unseen = "skipped cluster topics, rights and group: no broker answers"
+const unasked = "skipped cluster topics, rights and group: no broker answers"
 
 // TestReach: which layer keeps us from the brokers.
 func TestReach(t *testing.T) {
@@ -74,12 +74,12 @@ func TestReach(t *testing.T) {
 		w := newWorld(t)
 		addr := closed(t)
 		w.reach(addr)
-		w.look("fatal seed_broker "+addr+": TCP: nobody listens there", unseen)
+		w.look("fatal seed_broker "+addr+": TCP: nobody listens there", unasked)
 	})
 	t.Run("no such name", func(t *testing.T) {
 		w := newWorld(t)
 		w.reach("broker.invalid:9092")
-		w.look("fatal seed_broker broker.invalid:9092: DNS: ", unseen)
+		w.look("fatal seed_broker broker.invalid:9092: DNS: ", unasked)
 	})
 	t.Run("a broker is advertised where nobody listens", func(t *testing.T) {
 		w := newWorld(t)
@@ -98,7 +98,7 @@ func TestReach(t *testing.T) {
 		w.reach(hangsUp(t))
 		w.cfg.TLS = true
 		w.cfg.Kafka = append(w.cfg.Kafka, kgo.DialTLSConfig(&tls.Config{}))
-		w.look("fatal seed_broker "+w.cfg.Brokers[0]+": TLS: what listens there does not speak it", unseen)
+		w.look("fatal seed_broker "+w.cfg.Brokers[0]+": TLS: what listens there does not speak it", unasked)
 	})
 	login := func(w *world, mechanism, pw string) {
 		w.cfg.SASLMechanism, w.cfg.SASLUser = mechanism, "ops"
@@ -123,7 +123,7 @@ func TestReach(t *testing.T) {
 			if c.mechanism != "" {
 				login(w, c.mechanism, c.password)
 			}
-			w.look("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, unseen)
+			w.look("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, unasked)
 		})
 	}
 
@@ -151,7 +151,7 @@ func TestReach(t *testing.T) {
 			if w.cfg.TLS = c.tls != nil; w.cfg.TLS {
 				w.cfg.Kafka = append(w.cfg.Kafka, kgo.DialTLSConfig(c.tls))
 			}
-			w.look("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, unseen)
+			w.look("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, unasked)
 		})
 	}
 }

@@ -47,11 +47,11 @@ func (l *look) lookAtTopics(ctx context.Context) {
 			l.skip(checkTopic, *m.Topic, "no right to see it")
 		default:
 			t := l.newTopic(&m)
+			l.readSettings(ctx, t)
 			seen = append(seen, t)
 			l.topics[t.name] = t
 		}
 	}
-	l.readSettings(ctx, seen)
 	var inputs []*topic
 	for _, t := range seen {
 		if t.role == input {
@@ -87,24 +87,16 @@ func (l *look) newTopic(m *kmsg.MetadataResponseTopic) *topic {
 	return t
 }
 
-// readSettings reads the topics' settings, which takes a right that the service
-// itself does not need.
-func (l *look) readSettings(ctx context.Context, topics []*topic) {
-	if len(topics) == 0 {
-		return
-	}
-	var names []string
-	for _, t := range topics {
-		names = append(names, t.name)
-	}
+// readSettings reads a topic's settings, which takes a right that the service
+// itself does not need. One topic at a time: of several, the first without the
+// right would hide the others.
+func (l *look) readSettings(ctx context.Context, t *topic) {
 	var got kadm.ResourceConfigs
 	err := l.step(ctx, func(ctx context.Context) (err error) {
-		got, err = kadm.NewClient(l.cl).DescribeTopicConfigs(ctx, names...)
+		got, err = kadm.NewClient(l.cl).DescribeTopicConfigs(ctx, t.name)
 		return err
 	})
-	for _, t := range topics {
-		t.settings = newSettings(t.name, got, err)
-	}
+	t.settings = newSettings(t.name, got, err)
 }
 
 // judge says what is wrong with a topic. It is pure.

@@ -185,7 +185,7 @@ func TestRights(t *testing.T) {
 			"fatal right use group g: missing → grant it: kafka-acls --add --allow-principal User:enricher --operation Read --group g",
 			"fatal right use transactional-id g-a: missing → grant it: kafka-acls --add --allow-principal User:enricher --operation Describe --operation Write --transactional-id g-a",
 			"skipped topic calls: not looked at: no right to see it", "skipped topic enriched: not looked at: no right to see it", "skipped topic dead: not looked at: no right to see it",
-			"skipped group g: ", "skipped offsets g: ", "skipped lag g: ",
+			"skipped group g: not looked at: no right to see the group", "skipped offsets g: not looked at: no right to see the group", "skipped lag g: not looked at: no right to see the group",
 		}}},
 		"to describe only": {
 			[]kfake.ACL{
@@ -210,6 +210,13 @@ func TestRights(t *testing.T) {
 				allow(groups, group, kmsg.ACLOperationRead), allow(ids, id, kmsg.ACLOperationWrite),
 			},
 			[][]string{closedBrokers, unread(in, out, dead)},
+		},
+		"settings of one topic": {
+			[]kfake.ACL{
+				allow(topics, "*", kmsg.ACLOperationRead), allow(topics, "*", kmsg.ACLOperationWrite), allow(topics, out, kmsg.ACLOperationDescribeConfigs),
+				allow(groups, group, kmsg.ACLOperationRead), allow(ids, id, kmsg.ACLOperationWrite),
+			},
+			[][]string{closedBrokers, unread(in, dead)},
 		},
 		"settings as well": {
 			[]kfake.ACL{
