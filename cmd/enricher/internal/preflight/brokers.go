@@ -20,7 +20,7 @@ import (
 // seeds asks each of the brokers named in the configuration; true: one answers.
 func (l *look) seeds(ctx context.Context) bool {
 	answers := l.askAll(ctx, l.cl.SeedBrokers(), func(ctx context.Context, b *kgo.Broker) (*kmsg.ApiVersionsResponse, error) {
-		versions, err := askVersions(ctx, b)
+		resp, err := askVersions(ctx, b)
 		if err != nil {
 			return nil, err
 		}
@@ -31,7 +31,7 @@ func (l *look) seeds(ctx context.Context) bool {
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%w: %w", errNoLogin, err)
 		}
-		return versions, err
+		return resp, err
 	})
 	some := slices.ContainsFunc(answers, func(a versions) bool { return a.err == nil })
 	for i, a := range answers {

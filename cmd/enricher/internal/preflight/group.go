@@ -50,9 +50,12 @@ func unseen(err error) string {
 }
 
 // fromCoordinator asks one broker after the other until one speaks for the
-// group; errNoGroup: none does.
+// group; errNoGroup: none does, so that there can be no such group.
 func (l *look) fromCoordinator(ctx context.Context, ask func(context.Context, *kgo.Broker) error) error {
 	err := errNoGroup
+	if len(l.brokers) < len(l.metadata.Brokers) {
+		err = errors.New("none of the brokers that answer coordinates it")
+	}
 	for _, id := range l.brokers {
 		switch e := ask(ctx, l.cl.Broker(int(id))); {
 		case e == nil:

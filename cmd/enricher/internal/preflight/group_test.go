@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -121,6 +123,17 @@ func TestForeignGroup(t *testing.T) {
 		return resp, nil, true
 	})
 	w.look("fatal group g: is in use for something else (connect) → give the service a --group of its own")
+}
+
+// TestCoordinatorAway: a group that nobody speaks for may be one of a broker
+// that is away.
+func TestCoordinatorAway(t *testing.T) {
+	w := newWorld(t)
+	addr := closed(t)
+	w.advertise(addr, false)
+	w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups, kmsg.OffsetFetch}, Group: group, Err: kerr.NotCoordinator, Count: -1})
+	const why = ": not looked at: none of the brokers that answer coordinates it"
+	w.look("warning broker "+addr+": TCP: nobody listens there", "skipped group g"+why, "skipped offsets g"+why, "skipped lag g"+why)
 }
 
 // TestTake: where the service would go on, and what that costs.

@@ -61,6 +61,9 @@ func (l *look) unreachable(addr string, err error) (found, remedy string) {
 	case errors.Is(err, io.EOF):
 		return "TLS: the broker closes the connection without a word, as it does to those who do not speak TLS", port
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &slow) && slow.Timeout():
+		if l.cfg.TLS {
+			return "TCP or TLS: no answer in time", path
+		}
 		return "TCP: no answer in time", path
 	}
 	return err.Error(), path
