@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -187,4 +188,15 @@ func TestVersions(t *testing.T) {
 			w.look(c.want...)
 		})
 	}
+}
+
+// TestTransactionVersion: a cluster whose brokers could do better than they are
+// told to.
+func TestTransactionVersion(t *testing.T) {
+	w := newWorld(t)
+	down := kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: 1, UpgradeType: 2}
+	if _, err := kadm.NewClient(w.client()).UpdateFeatures(t.Context(), false, down); err != nil {
+		t.Fatal(err)
+	}
+	w.look("warning transaction_version cluster: 1: below 2")
 }
