@@ -86,7 +86,7 @@ func New(cfg Config) (*Consumer, error) {
 		skipped:       cfg.Metrics.Events.WithLabelValues(outcomeSkipped, ""),
 		cacheHits:     cfg.Metrics.CacheRequests.WithLabelValues("hit"),
 		sometimes:     rate.Sometimes{Interval: 10 * time.Second},
-		metadataLimit: maxMetadata,
+		metadataLimit: MaxMetadata,
 		session:       "connecting to Kafka",
 		started:       time.Now(),
 	}
@@ -186,7 +186,7 @@ func (c *Consumer) runSession(ctx context.Context) error {
 		Started:        c.started,
 		Topics:         c.cfg.InputTopics,
 		Start:          c.cfg.Start.offset(),
-		Obsolete:       obsolete,
+		Obsolete:       Obsolete,
 		Heartbeat:      c.cfg.Heartbeat,
 		SessionTimeout: c.cfg.SessionTimeout,
 		MaxRecordBytes: int32(c.cfg.MaxRecordBytes),

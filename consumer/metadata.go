@@ -10,10 +10,12 @@ import (
 	"strings"
 )
 
-// The broker refuses offset metadata above offset.metadata.max.bytes, 4,096 by
-// default, and a transaction whose offsets together pass about 1 MB.
+// MaxMetadata is the most that the metadata of a committed offset takes, in
+// bytes: the broker's own default for offset.metadata.max.bytes, above which it
+// refuses a commit. It also refuses a transaction whose offsets together pass
+// about 1 MB.
 const (
-	maxMetadata    = 4096
+	MaxMetadata    = 4096
 	maxTxnMetadata = 512 << 10
 )
 
@@ -91,15 +93,22 @@ func appendBitmap(b []byte, p progress, span int64) []byte {
 	return b
 }
 
-// obsolete says that an offset was committed for a topic that is no more:
+// Obsolete says that an offset was committed for a topic that is no more:
 // another one of the same name took its place.
-func obsolete(topic [16]byte, o Offset) bool {
+func Obsolete(topic [16]byte, o Offset) bool {
 	text, ours := strings.CutPrefix(o.Metadata, metadataMark)
 	if !ours {
 		return false
 	}
 	raw, err := base64.RawStdEncoding.DecodeString(text)
 	return err == nil && len(raw) >= len(topic) && [16]byte(raw[:16]) != topic
+}
+
+// Understands says whether this version can go on from a committed offset of the
+// topic with this id; the error says why it cannot, and refuses the partition.
+func Understands(topic [16]byte, o Offset) error {
+	_, err := decodeMetadata(topic, o.Offset, o.Metadata)
+	return err
 }
 
 // decodeMetadata is the inverse of encodeMetadata. Foreign metadata, and ours

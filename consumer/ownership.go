@@ -166,7 +166,7 @@ const readBackTimeout = 8 * time.Second
 // believe takes over what is committed for a partition.
 func (c *conductor) believe(p *partition, o Offset) error {
 	id := c.session.TopicID(o.Topic)
-	if p.rebased && o != p.proposed || o.Offset < 0 || obsolete(id, o) {
+	if p.rebased && o != p.proposed || o.Offset < 0 || Obsolete(id, o) {
 		return nil
 	}
 	ahead, err := decodeMetadata(id, o.Offset, o.Metadata)

@@ -228,7 +228,7 @@ func TestMetadataIsBounded(t *testing.T) {
 			continue
 		}
 		slices.Sort(finished)
-		n, p, metadata := fit(tr, topic, finished, maxMetadata)
+		n, p, metadata := fit(tr, topic, finished, MaxMetadata)
 		deferred += len(finished) - n
 		for _, o := range finished[:n] {
 			if done[o] {
@@ -242,8 +242,8 @@ func TestMetadataIsBounded(t *testing.T) {
 		finished = slices.Clone(finished[n:])
 		widest = max(widest, len(metadata))
 	}
-	if widest > maxMetadata || widest < maxMetadata/2 {
-		t.Errorf("metadata of up to %d bytes: want the limit of %d to be neared and kept", widest, maxMetadata)
+	if widest > MaxMetadata || widest < MaxMetadata/2 {
+		t.Errorf("metadata of up to %d bytes: want the limit of %d to be neared and kept", widest, MaxMetadata)
 	}
 	if deferred == 0 {
 		t.Error("nothing was ever left for later: this test does not reach the limit")

@@ -140,14 +140,16 @@ func (c *Client) SecretChanged(now time.Time) bool { return c.key.Changed(now) }
 // written, at the latest just before Lookup returns. It may run on another
 // goroutine and must not block.
 func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Answer {
-	at := &attempt{sent: sent}
+	return c.lookup(ctx, callID, &attempt{sent: sent})
+}
+
+func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Answer {
 	defer at.tellSent()
 	defer func() {
 		if v := recover(); v != nil { // it goes on, without a secret in it; the stack stays whole
 			panic(c.red.clean(fmt.Sprint(v), maxMessage))
 		}
 	}()
-
 	if ctx.Err() != nil {
 		return c.seal(cancelled(ctx))
 	}
@@ -172,6 +174,7 @@ func (c *Client) ask(parent context.Context, callID string, sig *signature, at *
 		return c.failed(ctx, at, err)
 	}
 	defer resp.Body.Close()
+	at.resp = resp
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		if resp.StatusCode >= 300 { // a 101 has a body without an end
 			drain(resp)
@@ -267,11 +270,14 @@ func (c *Client) seal(a Answer) Answer {
 
 // attempt is what one lookup notes on its way.
 type attempt struct {
-	sent    func()
-	once    sync.Once
-	trace   httptrace.ClientTrace
-	wrote   atomic.Bool
-	reading bool // of the answer's body; used by the lookup's goroutine only
+	sent  func()
+	once  sync.Once
+	trace httptrace.ClientTrace
+	wrote atomic.Bool
+
+	// Of the lookup's goroutine only:
+	reading bool           // of the answer's body
+	resp    *http.Response // nil: none came
 }
 
 // wroteRequest runs on a goroutine of the transport.

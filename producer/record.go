@@ -44,7 +44,7 @@ func (o *Outputs) Enriched(event *kgo.Record, callID string, value []byte, hit b
 func (o *Outputs) Fits(r *kgo.Record) bool {
 	limit := o.MaxRecordBytes
 	if limit == 0 {
-		limit = defaultMaxRecordBytes
+		limit = DefaultMaxRecordBytes
 	}
 	return recordSize(r) <= limit
 }

@@ -31,8 +31,8 @@ type Config struct {
 	Heartbeat time.Duration // default 1 s
 	// SessionTimeout is how long the broker keeps a silent member; default 10 s.
 	SessionTimeout time.Duration
-	// MaxRecordBytes bounds one record batch; default 1,048,588, which is the
-	// broker's own default for message.max.bytes.
+	// MaxRecordBytes bounds one record batch; default DefaultMaxRecordBytes,
+	// which is the broker's own default for message.max.bytes.
 	MaxRecordBytes int32
 	Log            *zap.Logger
 }
@@ -42,14 +42,17 @@ type Config struct {
 // few tens of milliseconds.
 const (
 	DefaultSessionTimeout = 10 * time.Second
+	TransactionTimeout    = 10 * time.Second
 	defaultHeartbeat      = time.Second
 	rebalanceTimeout      = 20 * time.Second
-	transactionTimeout    = 10 * time.Second
 	openTimeout           = 15 * time.Second
 	leaveTimeout          = 3 * time.Second
 	closeTimeout          = 5 * time.Second
-	defaultMaxRecordBytes = 1048588
 )
+
+// DefaultMaxRecordBytes is the largest record batch that is produced unless
+// Config.MaxRecordBytes says otherwise.
+const DefaultMaxRecordBytes = 1048588
 
 // Offset is a committed offset with its metadata.
 type Offset struct {
@@ -88,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		cfg.Heartbeat = defaultHeartbeat
 	}
 	if cfg.MaxRecordBytes == 0 {
-		cfg.MaxRecordBytes = defaultMaxRecordBytes
+		cfg.MaxRecordBytes = DefaultMaxRecordBytes
 	}
 	s := &Session{cfg: cfg, loaded: make(chan struct{})}
 	gts, err := kgo.NewGroupTransactSession(append([]kgo.Opt{
@@ -109,7 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.HeartbeatInterval(cfg.Heartbeat),
 		kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.TransactionalID(TransactionalID(cfg.Group, cfg.Instance)),
-		kgo.TransactionTimeout(transactionTimeout),
+		kgo.TransactionTimeout(TransactionTimeout),
 		kgo.ProducerBatchMaxBytes(cfg.MaxRecordBytes),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Java clients
 	)...)...)
@@ -141,7 +144,9 @@ func clientID(instance string, start time.Time) string {
 	return instance + "@" + strconv.FormatInt(start.UnixNano(), 10)
 }
 
-func parseClientID(id string) (instance string, start int64) {
+// ParseClientID reads a member's client id: its instance, and when its process
+// started (Unix ns); start is 0 for a member that is none of ours.
+func ParseClientID(id string) (instance string, start int64) {
 	i := strings.LastIndexByte(id, '@')
 	if i < 0 {
 		return id, 0
@@ -391,9 +396,9 @@ func (s *Session) LaterTwin(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, mine := parseClientID(s.cl.OptValue(kgo.ClientID).(string))
+	_, mine := ParseClientID(s.cl.OptValue(kgo.ClientID).(string))
 	for _, m := range groups[s.cfg.Group].Members {
-		if instance, start := parseClientID(m.ClientID); instance == s.cfg.Instance && start > mine {
+		if instance, start := ParseClientID(m.ClientID); instance == s.cfg.Instance && start > mine {
 			return true, nil
 		}
 	}

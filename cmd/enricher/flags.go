@@ -44,7 +44,7 @@ func (f *kafkaFlags) check(in *inputs) {
 		in.problem("brokers", "must be given")
 	}
 	f.opts = []kgo.Opt{kgo.SeedBrokers(f.Brokers...)}
-	if f.TLS || f.TLSCA != "" || f.TLSCert != "" || f.TLSKey != "" {
+	if f.usesTLS() {
 		f.opts = append(f.opts, kgo.DialTLSConfig(f.tlsConfig(in)))
 	}
 	if f.SASLMechanism != "" || f.SASLUser != "" || f.SASLPasswordFile != "" {
@@ -52,6 +52,10 @@ func (f *kafkaFlags) check(in *inputs) {
 			f.opts = append(f.opts, kgo.SASL(m))
 		}
 	}
+}
+
+func (f *kafkaFlags) usesTLS() bool {
+	return f.TLS || f.TLSCA != "" || f.TLSCert != "" || f.TLSKey != ""
 }
 
 func (f *kafkaFlags) tlsConfig(in *inputs) *tls.Config {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -38,6 +39,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "nosecrets": noSecrets, "freeport": freePort,
+			"topic": alterTopic, "clusterstate": clusterState,
 		},
 	})
 }
@@ -58,13 +60,18 @@ func api(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = server.Close() })
 	ts.Setenv("ENRICHER_API_URL", server.URL)
+	ts.Setenv("API_HOST", strings.TrimPrefix(server.URL, "http://"))
 }
 
 // kafka starts a broker and sets $ENRICHER_BROKERS. Arguments: its topics, none
-// for the usual three; "secured" first: SASL, with user ops who may do
-// everything, and user enricher who may only read.
+// for the usual three; before them "three", for as many brokers, and "secured":
+// SASL, with user ops who may do everything, and user enricher who may only read.
 func kafka(ts *testscript.TestScript, _ bool, args []string) {
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}
+	if len(args) > 0 && args[0] == "three" {
+		args = args[1:]
+		opts = append(opts, kfake.NumBrokers(3))
+	}
 	if len(args) > 0 && args[0] == "secured" {
 		args = args[1:]
 		allow := func(r kmsg.ACLResourceType, name string, op kmsg.ACLOperation) kfake.ACL {
@@ -173,4 +180,34 @@ func freePort(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(l.Close())
 	ts.Setenv(args[0], l.Addr().String())
+}
+
+// alterTopic sets settings of a topic, name=value.
+func alterTopic(ts *testscript.TestScript, _ bool, args []string) {
+	cl, err := kgo.NewClient(brokers(ts))
+	ts.Check(err)
+	defer cl.Close()
+	var settings []kadm.AlterConfig
+	for _, arg := range args[1:] {
+		name, value, _ := strings.Cut(arg, "=")
+		settings = append(settings, kadm.AlterConfig{Name: name, Value: &value})
+	}
+	_, err = kadm.NewClient(cl).AlterTopicConfigs(context.Background(), settings, args[0])
+	ts.Check(err)
+}
+
+// clusterState prints what somebody could have made: topics, groups and
+// transactional ids.
+func clusterState(ts *testscript.TestScript, _ bool, _ []string) {
+	cl, err := kgo.NewClient(brokers(ts))
+	ts.Check(err)
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	topics, err := adm.ListTopicsWithInternal(context.Background())
+	ts.Check(err)
+	groups, err := adm.ListGroups(context.Background())
+	ts.Check(err)
+	ids, err := adm.ListTransactions(context.Background(), nil, nil)
+	ts.Check(err)
+	_, _ = fmt.Fprintf(ts.Stdout(), "topics %v\ngroups %v\ntransactional ids %v\n", topics.Names(), groups.Groups(), ids.TransactionalIDs())
 }

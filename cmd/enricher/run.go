@@ -57,7 +57,7 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 		zap.String("group", c.Group), zap.String("instance", c.Instance), zap.Strings("input_topics", c.InputTopics),
 		zap.Stringer("admin", admin.addr))
 
-	if err := awaitKafka(ctx, service.kafka(), c.preflight(), &status, c.log); err != nil || ctx.Err() != nil {
+	if err := awaitKafka(ctx, service.kafka(), c.needs(), &status, c.log); err != nil || ctx.Err() != nil {
 		return err
 	}
 	status.set("")

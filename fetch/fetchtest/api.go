@@ -100,7 +100,7 @@ func New(cfg Config) *API {
 		verified: map[string]verdict{},
 		asked:    map[string]int{},
 		scripts:  map[string][]Fault{},
-		never:    map[string]bool{},
+		never:    map[string]bool{fetch.NoCall: true},
 		from:     map[string]time.Time{},
 	}
 }

@@ -1,0 +1,171 @@
+package preflight
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"enricher/test/kafka"
+)
+
+// TestKafka looks at a real Kafka, new and empty at first. KAFKA_TESTS=1 starts
+// it.
+func TestKafka(t *testing.T) {
+	if os.Getenv("KAFKA_TESTS") == "" {
+		t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn)")
+	}
+	c, err := kafka.Start(t.Context(), kafka.Config{Properties: map[string]string{
+		"authorizer.class.name":          "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+		"allow.everyone.if.no.acl.found": "true",
+	}})
+	if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := joinWorld(t, c.Brokers)
+	adm := kadm.NewClient(w.client())
+	unchanged := func(want ...string) {
+		t.Helper()
+		before := w.snapshot()
+		w.look(want...)
+		if after := w.snapshot(); after != before {
+			t.Errorf("was\n%s\nis\n%s", before, after)
+		}
+	}
+
+	unchanged(
+		"skipped right read topic calls: ", "skipped right write topic enriched: ", "skipped right write topic dead: ",
+		"fatal topic calls: does not exist", "fatal topic enriched: does not exist", "fatal topic dead: does not exist",
+		"skipped offsets g: ", "skipped lag g: ",
+	)
+	if s := w.snapshot(); strings.Contains(s, "__") {
+		t.Errorf("internal topics came to be:\n%s", s)
+	}
+
+	created, err := adm.CreateTopics(t.Context(), 4, 1, nil, in, out, dead)
+	if err == nil {
+		err = created.Error()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.awaitLeaders()
+	single := []string{"warning replication calls: one copy", "warning replication enriched: one copy", "warning replication dead: one copy"}
+	unchanged(single...)
+
+	t.Run("rights", func(t *testing.T) {
+		w.t = t
+		// A resource with a rule of its own is closed to all that it does not name.
+		allow := func() *kadm.ACLBuilder {
+			return kadm.NewACLs().Allow("User:ANONYMOUS").AllowHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
+		}
+		for _, b := range []*kadm.ACLBuilder{
+			allow().Topics(in).Operations(kmsg.ACLOperationRead),
+			allow().Topics(out).Operations(kmsg.ACLOperationDescribe, kmsg.ACLOperationDescribeConfigs),
+			allow().Topics(dead).Operations(kmsg.ACLOperationCreate),
+			allow().Groups(group).Operations(kmsg.ACLOperationDescribe),
+			allow().TransactionalIDs(w.cfg.TransactionalID).Operations(kmsg.ACLOperationDescribe),
+		} {
+			created, err := adm.CreateACLs(t.Context(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range created {
+				if c.Err != nil {
+					t.Fatal(c.Err)
+				}
+			}
+		}
+		w.awaitProblems(4)
+		const unread = ": not looked at: no right to DescribeConfigs"
+		w.look(
+			"fatal right write topic enriched: missing → grant it: kafka-acls --add --allow-principal User:… --operation Describe --operation Write --topic enriched",
+			"fatal right write topic dead: missing, even to see it",
+			"fatal right use group g: missing", "fatal right use transactional-id g-a: missing",
+			"skipped topic dead: ", single[0], single[1],
+			"skipped min_insync_replicas calls"+unread, "skipped cleanup_policy calls"+unread, "skipped message_size calls"+unread, "skipped retention calls"+unread,
+		)
+		all := kadm.NewACLs().AnyResource().Allow("User:ANONYMOUS").AllowHosts().Operations(kmsg.ACLOperationAny).ResourcePatternType(kadm.ACLPatternAny)
+		if _, err := adm.DeleteACLs(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitProblems(0)
+	})
+	w.t = t
+
+	w.fill(1, 3)
+	w.commit(1, 2, "enricher/2 AAAA")
+	if s := w.snapshot(); !strings.Contains(s, "__consumer_offsets") {
+		t.Errorf("internal topics are not seen, so that none was seen before says nothing:\n%s", s)
+	}
+	w.client(kgo.ClientID(instance+"@1700000000000000000"), kgo.ConsumerGroup(group), kgo.ConsumeTopics(in), kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit())
+	w.awaitStable(adm)
+	unchanged(append(single,
+		"warning instance a: runs already",
+		`fatal offsets g: not understood: calls[1]: offset metadata was written by a newer version of enricher (version "2"`)...)
+
+	w.cfg.TLS = true
+	w.cfg.Kafka = append(w.cfg.Kafka, kgo.DialTLSConfig(&tls.Config{}))
+	w.look("fatal seed_broker "+c.Brokers[0]+": TLS: what listens there does not speak it", unasked)
+}
+
+// await waits until done says so.
+func (w *world) await(what string, done func(context.Context) bool) {
+	w.t.Helper()
+	for start := time.Now(); !done(w.t.Context()); <-time.After(50 * time.Millisecond) {
+		if time.Since(start) > 30*time.Second {
+			w.t.Fatal("not within 30 s: ", what)
+		}
+	}
+}
+
+func (w *world) awaitLeaders() {
+	w.t.Helper()
+	cl := w.client()
+	w.await("leaders of all partitions", func(ctx context.Context) bool {
+		m, err := w.cfg.metadata(ctx, cl)
+		if err != nil {
+			return false
+		}
+		for _, t := range m.Topics {
+			for _, p := range t.Partitions {
+				if p.Leader < 0 || len(p.ISR) == 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// awaitProblems waits until so many topics and rights are missing.
+func (w *world) awaitProblems(n int) {
+	w.t.Helper()
+	cl := w.client()
+	w.await("the rights are as they should be", func(ctx context.Context) bool {
+		problems, err := w.cfg.Problems(ctx, cl)
+		return err == nil && len(problems) == n
+	})
+}
+
+func (w *world) awaitStable(adm *kadm.Client) {
+	w.t.Helper()
+	w.await("the group is stable", func(ctx context.Context) bool {
+		groups, err := adm.DescribeGroups(ctx, group)
+		return err == nil && groups[group].State == "Stable"
+	})
+}
