@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"gopkg.in/yaml.v3"
+
+	"enricher/fetch/fetchtest"
+)
+
+// What deploy/ and docs/ say about the program is checked here as far as it
+// needs no more than the program; deploy/check.sh does the rest.
+const (
+	alertsFile = "../../deploy/helm/enricher/files/alerts.yaml"
+	boardFile  = "../../deploy/helm/enricher/files/dashboard.json"
+	runbook    = "../../docs/runbook.md"
+)
+
+// readAlerts returns the expression of every alert.
+func readAlerts(t *testing.T) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile(alertsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	alerts := map[string]string{}
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			alerts[r.Alert] = r.Expr
+		}
+	}
+	return alerts
+}
+
+// readBoard returns every query of the dashboard.
+func readBoard(t *testing.T) []string {
+	t.Helper()
+	b, err := os.ReadFile(boardFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
+	if err := json.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	var queries []string
+	for _, p := range file.Panels {
+		for _, q := range p.Targets {
+			queries = append(queries, q.Expr)
+		}
+	}
+	return queries
+}
+
+// Alerts and dashboard name no metric that a working pipeline does not expose.
+func TestDeployedMetrics(t *testing.T) {
+	exposed := exposedMetrics(t)
+	quoted := regexp.MustCompile(`"[^"]*"`)
+	metric := regexp.MustCompile(`\b(?:enricher|go|process)_\w+`)
+	queries := readBoard(t)
+	for _, expr := range readAlerts(t) {
+		queries = append(queries, expr)
+	}
+	for _, q := range queries {
+		names := metric.FindAllString(quoted.ReplaceAllString(q, ""), -1)
+		if len(names) == 0 {
+			t.Errorf("no metric in %s", q)
+		}
+		for _, name := range names {
+			if !slices.Contains(exposed, name) {
+				t.Errorf("there is no metric %s: %s", name, q)
+			}
+		}
+	}
+}
+
+// exposedMetrics has a pipeline finish an event of each outcome, so that the
+// Kafka client's series are there too, and lists the names of all series.
+func exposedMetrics(t *testing.T) []string {
+	t.Helper()
+	s := demoSettings{Group: "g", Input: "in", Enriched: "out", Dead: "dead", SessionTimeout: demoSession}
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, s.Input, s.Enriched, s.Dead),
+		kfake.GroupMinSessionTimeout(time.Second), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	api, err := fetchtest.Listen(fetchtest.New(fetchtest.Config{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Close() })
+	s.Brokers, s.API = cluster.ListenAddrs(), api.URL
+	a, err := startInside(s, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Brokers...), kgo.ConsumeTopics(s.Enriched, s.Dead),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for _, value := range []string{`{"CallId":"a"}`, "not JSON"} {
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: s.Input, Value: []byte(value)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := 0; n < 2; {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		n += fetches.NumRecords()
+	}
+
+	families, err := a.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+		if f.GetMetric()[0].GetHistogram() != nil {
+			names = append(names, f.GetName()+"_bucket", f.GetName()+"_sum", f.GetName()+"_count")
+		}
+	}
+	return names
+}
+
+// The runbook has one section for each alert, and none for another.
+func TestRunbook(t *testing.T) {
+	b, err := os.ReadFile(runbook)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sections []string
+	for _, m := range regexp.MustCompile(`(?m)^### (Enricher\w+)$`).FindAllStringSubmatch(string(b), -1) {
+		sections = append(sections, m[1])
+	}
+	alerts := readAlerts(t)
+	if len(sections) != len(alerts) {
+		t.Errorf("%d sections for %d alerts", len(sections), len(alerts))
+	}
+	for alert := range alerts {
+		if !slices.Contains(sections, alert) {
+			t.Errorf("no section %s", alert)
+		}
+	}
+	for section := range strings.SplitSeq(string(b), "\n### ") {
+		if strings.HasPrefix(section, "Enricher") && strings.Count(section, "\n") < 4 {
+			t.Errorf("says nothing: %s", section)
+		}
+	}
+}
