@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"gopkg.in/yaml.v3"
 
@@ -93,23 +92,23 @@ func TestDeployedMetrics(t *testing.T) {
 	}
 }
 
-// exposedMetrics has a pipeline finish an event of each outcome, so that the
+// exposedMetrics has a pipeline enrich one event and give another up, so that the
 // Kafka client's series are there too, and lists the names of all series.
 func exposedMetrics(t *testing.T) []string {
 	t.Helper()
-	s := demoSettings{Group: "g", Input: "in", Enriched: "out", Dead: "dead", SessionTimeout: demoSession}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, s.Input, s.Enriched, s.Dead),
-		kfake.GroupMinSessionTimeout(time.Second), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, closeKafka, err := (&demoCmd{}).kafka(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(cluster.Close)
+	t.Cleanup(func() { _ = closeKafka() })
 	api, err := fetchtest.Listen(fetchtest.New(fetchtest.Config{}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = api.Close() })
-	s.Brokers, s.API = cluster.ListenAddrs(), api.URL
+	s.API = api.URL
 	a, err := startInside(s, "a")
 	if err != nil {
 		t.Fatal(err)
@@ -120,8 +119,6 @@ func exposedMetrics(t *testing.T) []string {
 		}
 	})
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Brokers...), kgo.ConsumeTopics(s.Enriched, s.Dead),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {

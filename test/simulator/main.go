@@ -48,6 +48,9 @@ func main() {
 
 // simulate serves and produces until ctx is done.
 func simulate(ctx context.Context, listen string, brokers []string, topic string, perSecond float64, out io.Writer) error {
+	if perSecond <= 0 {
+		return errors.New("-rate: must be more than 0")
+	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("-listen: %w", err)
