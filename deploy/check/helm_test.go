@@ -260,12 +260,12 @@ func checkSelectors(t *testing.T, o *objects) {
 }
 
 // checkConfig has the program read the rendered file. Only the files of secrets
-// are others, and one wrong flag stops it.
+// are others, and what stops it is the last flag that it looks at.
 func checkConfig(t *testing.T, o *objects) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "enricher.yaml")
 	text := o.config.Data["enricher.yaml"]
-	args := []string{"run", "--config=" + file, "--start=nonsense"}
+	args := []string{"run", "--config=" + file, "--admin-addr=nonsense"}
 	secrets := map[string]string{"secret-key-file": "secret-key", "sasl-password-file": "sasl", "tls-ca": "tls", "tls-cert": "tls", "tls-key": "tls"}
 	pair := certificate(t, dir)
 	var config map[string]any
@@ -288,7 +288,7 @@ func checkConfig(t *testing.T, o *objects) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	complains(t, exec.Command(program(t, "enricher"), args...), `--start: "nonsense"`, "nothing was started")
+	complains(t, exec.Command(program(t, "enricher"), args...), 1, "--admin-addr: listen tcp: address nonsense")
 }
 
 // checkRule compares the rules with the file's.
