@@ -29,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/ptr"
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
@@ -176,6 +177,9 @@ func TestChart(t *testing.T) {
 func checkPod(t *testing.T, o *objects) {
 	pod := o.set.Spec.Template.Spec
 	c := pod.Containers[0]
+	all := ptr.Deref(pod.SecurityContext, core.PodSecurityContext{})
+	own := ptr.Deref(c.SecurityContext, core.SecurityContext{})
+	capabilities := ptr.Deref(own.Capabilities, core.Capabilities{})
 	env := map[string]core.EnvVar{}
 	for _, e := range c.Env {
 		env[e.Name] = e
@@ -193,7 +197,7 @@ func checkPod(t *testing.T, o *objects) {
 	probe := func(p *core.Probe, path string) bool {
 		return p != nil && p.HTTPGet != nil && p.HTTPGet.Path == path && p.HTTPGet.Port.StrVal == c.Ports[0].Name
 	}
-	grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second
+	grace := time.Duration(ptr.Deref(pod.TerminationGracePeriodSeconds, 30)) * time.Second
 	drain := drainTimeout(t)
 	if m := regexp.MustCompile(`drain-timeout: (\S+)`).FindStringSubmatch(o.config.Data["enricher.yaml"]); m != nil {
 		var err error
@@ -204,18 +208,18 @@ func checkPod(t *testing.T, o *objects) {
 	for what, ok := range map[string]bool{
 		"pods start and end side by side":      o.set.Spec.PodManagementPolicy == apps.ParallelPodManagement,
 		"one container":                        len(pod.Containers) == 1 && len(pod.InitContainers) == 0,
-		"the instance is the pod's name":       env["ENRICHER_INSTANCE"].ValueFrom.FieldRef.FieldPath == "metadata.name",
+		"the instance is the pod's name":       env["ENRICHER_INSTANCE"].ValueFrom != nil && env["ENRICHER_INSTANCE"].ValueFrom.FieldRef.FieldPath == "metadata.name",
 		"the admin address is reachable":       env["ENRICHER_ADMIN_ADDR"].Value == fmt.Sprintf(":%d", c.Ports[0].ContainerPort),
 		"liveness":                             probe(c.LivenessProbe, "/livez"),
 		"readiness":                            probe(c.ReadinessProbe, "/readyz"),
 		"time to drain":                        grace > drain,
-		"no service links":                     !*pod.EnableServiceLinks,
-		"no token":                             !*pod.AutomountServiceAccountToken && !*o.account.AutomountServiceAccountToken && pod.ServiceAccountName == o.account.Name,
-		"not root":                             *pod.SecurityContext.RunAsNonRoot && *pod.SecurityContext.RunAsUser > 0,
-		"seccomp":                              pod.SecurityContext.SeccompProfile.Type == core.SeccompProfileTypeRuntimeDefault,
-		"read-only root":                       *c.SecurityContext.ReadOnlyRootFilesystem,
-		"no escalation":                        !*c.SecurityContext.AllowPrivilegeEscalation,
-		"no capabilities":                      slices.Equal(c.SecurityContext.Capabilities.Drop, []core.Capability{"ALL"}) && len(c.SecurityContext.Capabilities.Add) == 0,
+		"no service links":                     !ptr.Deref(pod.EnableServiceLinks, true),
+		"no token":                             !ptr.Deref(pod.AutomountServiceAccountToken, true) && !ptr.Deref(o.account.AutomountServiceAccountToken, true) && pod.ServiceAccountName == o.account.Name,
+		"not root":                             ptr.Deref(all.RunAsNonRoot, false) && ptr.Deref(all.RunAsUser, 0) > 0,
+		"seccomp":                              ptr.Deref(all.SeccompProfile, core.SeccompProfile{}).Type == core.SeccompProfileTypeRuntimeDefault,
+		"read-only root":                       ptr.Deref(own.ReadOnlyRootFilesystem, false),
+		"no escalation":                        !ptr.Deref(own.AllowPrivilegeEscalation, true),
+		"no capabilities":                      slices.Equal(capabilities.Drop, []core.Capability{"ALL"}) && len(capabilities.Add) == 0,
 		"memory is limited, the CPU is not":    !c.Resources.Limits.Memory().IsZero() && c.Resources.Limits.Cpu().IsZero(),
 		"resources are requested":              !c.Resources.Requests.Memory().IsZero() && !c.Resources.Requests.Cpu().IsZero(),
 		"volumes are mounted whole, read-only": volumes == len(pod.Volumes) && volumes == len(c.VolumeMounts),

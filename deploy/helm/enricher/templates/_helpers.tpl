@@ -37,12 +37,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .key }}{{ $_ := set $config "tls-key" (printf "/etc/enricher/tls/%s" .key) }}{{ end }}
 {{- end }}
 {{- end }}
-{{- /* Numbers of a values file are floats to Helm; 1400000000 would be written 1.4e+09. */}}
-{{- range $flag, $value := $config }}
-{{- if kindIs "float64" $value }}
-{{- if eq $value (floor $value) }}{{ $_ := set $config $flag (int64 $value) }}{{ end }}
-{{- end }}
-{{- end }}
 {{- toYaml $config }}
 {{- end }}
 
