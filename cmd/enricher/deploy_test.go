@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -70,31 +71,48 @@ func readBoard(t *testing.T) []string {
 	return queries
 }
 
-// Alerts and dashboard name no metric that a working pipeline does not expose.
+// Alerts, dashboard and documents name no metric, and no value of a label, that
+// a working pipeline does not expose.
 func TestDeployedMetrics(t *testing.T) {
 	exposed := exposedMetrics(t)
 	quoted := regexp.MustCompile(`"[^"]*"`)
 	metric := regexp.MustCompile(`\b(?:enricher|go|process)_\w+`)
-	queries := readBoard(t)
+	selector := regexp.MustCompile(`\b(enricher_\w+)\{([^}]*)\}`)
+	equal := regexp.MustCompile(`(\w+="[^"$]*")`)
+	texts := readBoard(t)
 	for _, expr := range readAlerts(t) {
-		queries = append(queries, expr)
+		texts = append(texts, expr)
 	}
-	for _, q := range queries {
-		names := metric.FindAllString(quoted.ReplaceAllString(q, ""), -1)
+	for _, path := range []string{runbook, "../../docs/operations.md", "../../README.md"} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(b))
+	}
+	for _, text := range texts {
+		names := metric.FindAllString(quoted.ReplaceAllString(text, ""), -1)
 		if len(names) == 0 {
-			t.Errorf("no metric in %s", q)
+			t.Errorf("no metric in %s", text)
 		}
 		for _, name := range names {
-			if !slices.Contains(exposed, name) {
-				t.Errorf("there is no metric %s: %s", name, q)
+			if exposed[name] == nil {
+				t.Errorf("there is no metric %s", name)
+			}
+		}
+		for _, m := range selector.FindAllStringSubmatch(text, -1) {
+			for _, pair := range equal.FindAllString(m[2], -1) {
+				if !exposed[m[1]][pair] {
+					t.Errorf("no series of %s has %s", m[1], pair)
+				}
 			}
 		}
 	}
 }
 
 // exposedMetrics has a pipeline enrich one event and give another up, so that the
-// Kafka client's series are there too, and lists the names of all series.
-func exposedMetrics(t *testing.T) []string {
+// Kafka client's series are there too, and lists the names of all series, each with its labels.
+func exposedMetrics(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -142,14 +160,20 @@ func exposedMetrics(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
+	exposed := map[string]map[string]bool{}
 	for _, f := range families {
-		names = append(names, f.GetName())
+		pairs := map[string]bool{}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				pairs[fmt.Sprintf("%s=%q", l.GetName(), l.GetValue())] = true
+			}
+		}
+		exposed[f.GetName()] = pairs
 		if f.GetMetric()[0].GetHistogram() != nil {
-			names = append(names, f.GetName()+"_bucket", f.GetName()+"_sum", f.GetName()+"_count")
+			exposed[f.GetName()+"_bucket"], exposed[f.GetName()+"_sum"], exposed[f.GetName()+"_count"] = pairs, pairs, pairs
 		}
 	}
-	return names
+	return exposed
 }
 
 // The runbook has one section for each alert, and none for another.
