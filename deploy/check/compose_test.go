@@ -23,7 +23,7 @@ func compose(ctx context.Context, file string) (*types.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cli.ProjectFromOptions(ctx, options)
+	return options.LoadProject(ctx)
 }
 
 func TestCompose(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -241,7 +241,7 @@ func selectors(t *testing.T, expr string) []string {
 		if v, ok := n.(*parser.VectorSelector); ok {
 			var matchers []string
 			for _, m := range v.LabelMatchers {
-				if m.Name != labels.MetricName {
+				if m.Name != model.MetricNameLabel {
 					matchers = append(matchers, m.String())
 				}
 			}

@@ -39,8 +39,9 @@ func main() {
 	perSecond := flag.Float64("rate", 150, "events a second")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := simulate(ctx, *listen, strings.Split(*brokers, ","), *topic, *perSecond, os.Stdout); err != nil {
+	err := simulate(ctx, *listen, strings.Split(*brokers, ","), *topic, *perSecond, os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "simulator:", err)
 		os.Exit(1)
 	}
