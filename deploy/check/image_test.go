@@ -78,6 +78,10 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	goVersion := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(read(t, root+"/go.mod"))[1]
+	if want := fmt.Sprintf("golang:%s-bookworm", goVersion); all[0].BaseName != want {
+		t.Errorf("built with %s, want %s as go.mod", all[0].BaseName, want)
+	}
 	numeric := regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`)
 	var names []string
 	for _, s := range all[1:] {
