@@ -64,7 +64,8 @@ type lookups struct {
 	onWire int
 	events int // of all lookups
 	done   []result
-	good   uint64 // answers found or not yet: the API answers well
+	good   uint64                    // answers found or not yet: the API answers well
+	told   map[fetch.GateReason]bool // what the metrics say of the gate
 
 	stopped    bool // this goroutine's copy of stopping
 	nextSecret time.Time
@@ -112,6 +113,7 @@ func newLookups(cfg lookupsConfig) *lookups {
 		wake:          make(chan struct{}, 1),
 		idle:          make(chan struct{}),
 		byID:          make(map[string]*lookup),
+		told:          make(map[fetch.GateReason]bool),
 	}
 }
 
@@ -370,15 +372,19 @@ func (l *lookups) publish(now time.Time) {
 	l.mu.Unlock()
 	l.metrics.InFlight.WithLabelValues("waiting").Set(float64(max(0, l.events-l.onWire)))
 	l.metrics.InFlight.WithLabelValues("asking").Set(float64(l.onWire))
+	// A lesser reason comes and goes while the gravest stays.
+	for _, r := range fetch.GateReasons() {
+		if s := l.gate.ShutFor(r); s != l.told[r] {
+			l.told[r] = s
+			v := 0.0
+			if s {
+				v = 1
+			}
+			l.metrics.GateShut.WithLabelValues(r.String()).Set(v)
+		}
+	}
 	if !changed {
 		return
-	}
-	for _, r := range fetch.GateReasons() {
-		v := 0.0
-		if l.gate.ShutFor(r) {
-			v = 1
-		}
-		l.metrics.GateShut.WithLabelValues(r.String()).Set(v)
 	}
 	if shut {
 		l.log.Warn("gate shut: only probes go out, and no event's time runs", zap.Stringer("reason", reason), zap.String("why", why))

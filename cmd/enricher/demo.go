@@ -35,6 +35,7 @@ type demoCmd struct {
 	Rate    float64 `default:"250" help:"Events a second."`
 	Seed    int     `default:"1" help:"Varies events, records and faults."`
 	Brokers list    `placeholder:"HOST:PORT" help:"Use this Kafka, with topics made for the purpose, instead of the embedded one."`
+	Admin   string  `name:"admin-addr" placeholder:"HOST:PORT" help:"Serve /livez, /readyz and /metrics of instance a."`
 }
 
 func (c *demoCmd) check(in *inputs) {
@@ -99,6 +100,14 @@ func (c *demoCmd) play(ctx context.Context, s demoSettings, feeder *demoFeeder, 
 		return err
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
+	if c.Admin != "" {
+		admin, listenErr := listenAdmin(c.Admin, adminHandler(a.ready, a.metrics))
+		if listenErr != nil {
+			return fmt.Errorf("--admin-addr: %w", listenErr)
+		}
+		defer func() { err = errors.Join(err, admin.close()) }()
+		view.say("instance a: http://%v/metrics", admin.addr)
+	}
 	b, err := startChild(s, "b")
 	if err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"enricher/consumer"
@@ -17,9 +16,9 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// consumer is an instance of the demo's pipeline: production's, but for the
+// service is an instance of the demo's pipeline: production's, but for the
 // shorter times.
-func (s *demoSettings) consumer(instance string) (*consumer.Consumer, error) {
+func (s *demoSettings) service(instance string) (*service, error) {
 	key, err := fetch.KeyFromValue(fetch.NewSecret(fetchtest.DemoKey))
 	if err != nil {
 		return nil, err
@@ -28,32 +27,31 @@ func (s *demoSettings) consumer(instance string) (*consumer.Consumer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return consumer.New(consumer.Config{
-		Kafka: func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(s.Brokers...)} },
+	return newService(consumer.Config{
 		Group: s.Group, Instance: instance,
 		InputTopics: []string{s.Input}, EnrichedTopic: s.Enriched, DeadLetterTopic: s.Dead,
 		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: demoRate,
 		Schedule:   fetch.Schedule{Settle: demoSettle, NotFoundWindow: demoNotFound, RetryWindow: demoNotFound},
 		FloodGuard: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: 0x7fffffffffffffff,
 		SessionTimeout: s.SessionTimeout, Heartbeat: s.SessionTimeout / 10,
-		Metrics: consumer.NewMetrics(prometheus.NewRegistry()),
-	})
+	}, func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(s.Brokers...)} })
 }
 
 // inside is an instance in this process.
 type inside struct {
+	*service
 	cancel context.CancelFunc
 	ended  chan error
 }
 
 func startInside(s demoSettings, instance string) (*inside, error) {
-	c, err := s.consumer(instance)
+	service, err := s.service(instance)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	i := &inside{cancel, make(chan error, 1)}
-	go func() { i.ended <- c.Run(ctx) }()
+	i := &inside{service, cancel, make(chan error, 1)}
+	go func() { i.ended <- service.consumer.Run(ctx) }()
 	return i, nil
 }
 
@@ -142,9 +140,9 @@ func (d *demoInstanceCmd) Run(ctx context.Context) error {
 		defer cancel()
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	}()
-	c, err := s.consumer(d.Instance)
+	service, err := s.service(d.Instance)
 	if err != nil {
 		return err
 	}
-	return c.Run(ctx)
+	return service.consumer.Run(ctx)
 }

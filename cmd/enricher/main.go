@@ -28,6 +28,7 @@ type cli struct {
 	Run     runCmd          `cmd:"" help:"Run the service."`
 	Demo    demoCmd         `cmd:"" help:"Show the pipeline on an embedded broker and a simulated API; needs nothing installed."`
 	Child   demoInstanceCmd `cmd:"" hidden:"" name:"demo-instance"`
+	Health  healthCmd       `cmd:"" help:"Ask a running instance whether it lives; the health check of a container."`
 	Lookup  lookupCmd       `cmd:"" help:"Look calls up once and print what the API says."`
 	Check   checkCmd        `cmd:"" help:"Look at everything run needs, and say what is wrong; changes nothing."`
 	Version versionCmd      `cmd:"" help:"Print version, commit and Go version."`

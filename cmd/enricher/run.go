@@ -36,14 +36,8 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var status status
-	status.set("starting")
-	admin, err := listenAdmin(c.AdminAddr, adminHandler(func() []string {
-		if why := status.get(); why != "" {
-			return []string{why}
-		}
-		return service.consumer.Ready()
-	}, service.metrics))
+	service.status.set("starting")
+	admin, err := listenAdmin(c.AdminAddr, adminHandler(service.ready, service.metrics))
 	if err != nil {
 		return fmt.Errorf("--admin-addr: %w", err)
 	}
@@ -57,10 +51,10 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 		zap.String("group", c.Group), zap.String("instance", c.Instance), zap.Strings("input_topics", c.InputTopics),
 		zap.Stringer("admin", admin.addr))
 
-	if err := awaitKafka(ctx, service.kafka(), c.needs(), &status, c.log); err != nil || ctx.Err() != nil {
+	if err := awaitKafka(ctx, service.kafka(), c.needs(), &service.status, c.log); err != nil || ctx.Err() != nil {
 		return err
 	}
-	status.set("")
+	service.status.set("")
 	err = service.consumer.Run(ctx)
 	if err == nil {
 		c.log.Info("drained; enricher ends")

@@ -15,16 +15,44 @@ type service struct {
 	consumer *consumer.Consumer
 	metrics  prometheus.Gatherer
 	kafka    func() []kgo.Opt // for a further client
+	status   status
+}
+
+// newService makes a pipeline and what is measured of it. kafka makes the
+// options that reach the brokers.
+func newService(cfg consumer.Config, kafka func() []kgo.Opt) (*service, error) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	client := &kafkaMetrics{}
+	cfg.Kafka = func() []kgo.Opt { return append(kafka(), client.hook()) }
+	cfg.Metrics = consumer.NewMetrics(reg)
+	pipeline, err := consumer.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{consumer: pipeline, metrics: prometheus.Gatherers{reg, client}, kafka: kafka}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "enricher", Name: "ready", Help: "1 while the instance is ready, as /readyz tells with the reasons.",
+	}, func() float64 {
+		if len(s.ready()) > 0 {
+			return 0
+		}
+		return 1
+	}))
+	return s, nil
+}
+
+// ready lists why the service is not ready; nothing when it is.
+func (s *service) ready() []string {
+	if why := s.status.get(); why != "" {
+		return []string{why}
+	}
+	return s.consumer.Ready()
 }
 
 // wire puts the service together. All parts are made here, by hand.
 func (c *runCmd) wire() (*service, error) {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	client := &kafkaMetrics{}
-	plain := func() []kgo.Opt { return append(slices.Clone(c.opts), kafkaLogger(c.log)) }
 	cfg := consumer.Config{
-		Kafka:           func() []kgo.Opt { return append(plain(), client.hook()) },
 		Group:           c.Group,
 		Instance:        c.Instance,
 		InputTopics:     c.InputTopics,
@@ -34,13 +62,8 @@ func (c *runCmd) wire() (*service, error) {
 		SDKAppID:        c.SDKAppID,
 		Client:          c.client,
 		APIConcurrency:  c.APIConcurrency,
-		Metrics:         consumer.NewMetrics(reg),
 		Log:             c.log,
 	}
 	c.apply(&cfg)
-	pipeline, err := consumer.New(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &service{pipeline, prometheus.Gatherers{reg, client}, plain}, nil
+	return newService(cfg, func() []kgo.Opt { return append(slices.Clone(c.opts), kafkaLogger(c.log)) })
 }

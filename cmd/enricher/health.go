@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// healthCmd is the health check of a container, whose image holds nothing but
+// this program. It asks for liveness: an engine that restarts what is unhealthy
+// must not restart an instance that waits for Kafka or the API.
+type healthCmd struct {
+	AdminAddr string `default:"127.0.0.1:9464" help:"Address of the running instance's /livez."`
+}
+
+// Run asks once.
+func (c *healthCmd) Run(ctx context.Context, k *kong.Kong) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.AdminAddr+"/livez", nil)
+	if err != nil {
+		return fmt.Errorf("--admin-addr: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", req.URL, resp.Status)
+	}
+	_, err = io.Copy(k.Stdout, io.LimitReader(resp.Body, 1<<10))
+	return err
+}

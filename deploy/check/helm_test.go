@@ -1,0 +1,142 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	policy "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// helmPath is the Helm that go.mod pins.
+var helmPath = sync.OnceValues(func() (string, error) {
+	out, errs, err := output(context.Background(), "go", "tool", "-n", "helm")
+	if err != nil {
+		return "", fmt.Errorf("build helm: %w\n%s", err, errs)
+	}
+	return strings.TrimSpace(out), nil
+})
+
+// helm runs it on the chart. The version that it thinks a cluster has is that
+// of the API types here.
+func helm(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	path, err := helmPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, errs, err := output(t.Context(), path, append(args, "--kube-version=1.37")...)
+	if err != nil {
+		return "", errors.New(errs + out)
+	}
+	return out, nil
+}
+
+// objects is everything that a chart renders.
+type objects struct {
+	config   core.ConfigMap
+	service  core.Service
+	account  core.ServiceAccount
+	set      apps.StatefulSet
+	budget   *policy.PodDisruptionBudget
+	monitor  *monitoring.ServiceMonitor
+	rule     *monitoring.PrometheusRule
+	board    *core.ConfigMap
+	rendered int
+}
+
+// decode reads documents as the API server does with strict field validation.
+func decode(docs string) ([]runtime.Object, error) {
+	s := runtime.NewScheme()
+	if err := errors.Join(scheme.AddToScheme(s), monitoring.AddToScheme(s)); err != nil {
+		return nil, err
+	}
+	strict := serializer.NewCodecFactory(s, serializer.EnableStrict).UniversalDeserializer()
+	reader := yaml.NewYAMLReader(bufio.NewReader(strings.NewReader(docs)))
+	var all []runtime.Object
+	for {
+		doc, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(bytes.TrimSpace(doc)) == 0 {
+			continue
+		}
+		o, _, err := strict.Decode(doc, nil, nil)
+		if err != nil {
+			return nil, fmt.Errorf("%w in\n%s", err, doc)
+		}
+		all = append(all, o)
+	}
+}
+
+// render templates the chart with one of its value sets.
+func render(t *testing.T, set string, args ...string) *objects {
+	t.Helper()
+	out, err := helm(t, append([]string{"template", "calls", chart, "--namespace=ns", "--values=" + valuesFile(set)}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, err := decode(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &objects{rendered: len(decoded)}
+	for _, d := range decoded {
+		switch d := d.(type) {
+		case *core.ConfigMap:
+			if _, ok := d.Data["enricher.json"]; ok {
+				o.board = d
+			} else {
+				o.config = *d
+			}
+		case *core.Service:
+			o.service = *d
+		case *core.ServiceAccount:
+			o.account = *d
+		case *apps.StatefulSet:
+			o.set = *d
+		case *policy.PodDisruptionBudget:
+			o.budget = d
+		case *monitoring.ServiceMonitor:
+			o.monitor = d
+		case *monitoring.PrometheusRule:
+			o.rule = d
+		default:
+			t.Errorf("the chart renders a %T", d) // a Secret, above all
+		}
+	}
+	return o
+}
+
+func valuesFile(set string) string { return chart + "/ci/" + set + "-values.yaml" }
+
+// Decoding is strict: what Kubernetes does not know fails.
+func TestDecodeIsStrict(t *testing.T) {
+	for _, doc := range []string{
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {publishNotReady: true}\n",
+		"apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: a}\nspec: {maxUnavailable: 1, maxUnavailable: 2}\n",
+		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {name: a}\nspec: {groups: [{name: a, rules: [{allert: a}]}]}\n",
+		"apiVersion: apps/v2\nkind: StatefulSet\nmetadata: {name: a}\n",
+	} {
+		if _, err := decode(doc); err == nil {
+			t.Errorf("passed:\n%s", doc)
+		}
+	}
+}

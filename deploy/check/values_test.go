@@ -1,0 +1,84 @@
+package check
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+// The chart refuses values that would make pods which cannot work.
+func TestChartRefuses(t *testing.T) {
+	for set, why := range map[string]string{
+		"secretKey.existingSecret=":                   "secretKey.existingSecret must name a Secret",
+		"terminationGracePeriodSeconds=20":            "must be longer than config.drain-timeout (20s)",
+		"config.drain-timeout=1m":                     "must be longer than config.drain-timeout (60s)",
+		"config.drain-timeout=soon":                   "drain-timeout",
+		"config.region=":                              "config.region or config.api-url must be given",
+		"config.sdk-app-id=null":                      "sdk-app-id",
+		"config.api-rats=5":                           "api-rats",
+		"config.instance=one":                         "instance",
+		"config.secret-key-file=/tmp/key":             "secret-key-file",
+		"config.sasl-user=me":                         "kafka.sasl.existingSecret must name a Secret",
+		"config.flood-guard=-1":                       "flood-guard",
+		"replicas=-1":                                 "replicas",
+		"secretKey.value=5bd2850fff3ecb11d7c805251c5": "value",
+	} {
+		_, err := helm(t, "template", "calls", chart, "--values="+valuesFile("minimal"), "--set="+set)
+		if err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v", set, err)
+		}
+	}
+}
+
+// A number, whole or not, comes out as the program reads it.
+func TestChartNumbers(t *testing.T) {
+	for set, want := range map[string]string{
+		"config.sdk-app-id=1400000001": "sdk-app-id: 1400000001\n",
+		"config.api-rate=0.25":         "api-rate: 0.25\n",
+		"config.api-rate=100":          "api-rate: 100\n",
+	} {
+		if o := render(t, "minimal", "--set-json="+set); !strings.Contains(o.config.Data["enricher.yaml"], want) {
+			t.Errorf("%s: got %s", set, o.config.Data["enricher.yaml"])
+		}
+	}
+}
+
+// The schema of the values names every flag of the program that the chart does
+// not set itself, and the largest value set uses them all.
+func TestChartFlags(t *testing.T) {
+	help, errs, err := output(t.Context(), program(t, "enricher"), "run", "--help")
+	if err != nil {
+		t.Fatal(err, errs)
+	}
+	own := []string{"help", "config", "instance", "admin-addr", "secret-key-file", "sasl-password-file", "tls-ca", "tls-cert", "tls-key"}
+	var flags []string
+	for _, m := range regexp.MustCompile(`(?m)^ .*?--([a-z-]+)`).FindAllStringSubmatch(help, -1) {
+		if !slices.Contains(own, m[1]) && strings.Contains(help, "$ENRICHER_"+strings.ToUpper(strings.ReplaceAll(m[1], "-", "_"))+"]") {
+			flags = append(flags, m[1])
+		}
+	}
+	slices.Sort(flags)
+	flags = slices.Compact(flags)
+	var schema struct {
+		Properties struct {
+			Config struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal(read(t, chart+"/values.schema.json"), &schema); err != nil {
+		t.Fatal(err)
+	}
+	var everything struct{ Config map[string]any }
+	if err := sigsyaml.Unmarshal(read(t, valuesFile("everything")), &everything); err != nil {
+		t.Fatal(err)
+	}
+	everything.Config["api-url"] = "" // excludes region
+	for what, got := range map[string]map[string]any{"values.schema.json": schema.Properties.Config.Properties, "everything-values.yaml": everything.Config} {
+		if names := sorted(got); !slices.Equal(names, flags) {
+			t.Errorf("flags in %s:\n%v\nof the program:\n%v", what, names, flags)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+// Command simulator is the world around the enricher where there is none: it
+// plays the call-record API and produces call-ended events for ever. The
+// compose file runs it. It keeps no ledger; `enricher demo` does.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
+
+	"enricher/fetch/fetchtest"
+)
+
+// calls is how many different calls there are. The simulated API remembers
+// every CallId it was asked for, so they must end at some time; after hours they
+// come again, when no enricher remembers them.
+const calls = 1_000_000
+
+// apiQuota is the quota of the real API's command, calls a second.
+const apiQuota = 200
+
+func main() {
+	listen := flag.String("listen", "127.0.0.1:8080", "address of the simulated API")
+	brokers := flag.String("brokers", "127.0.0.1:9092", "brokers to produce to, comma-separated")
+	topic := flag.String("topic", "call-ended", "topic of the events")
+	perSecond := flag.Float64("rate", 150, "events a second")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := simulate(ctx, *listen, strings.Split(*brokers, ","), *topic, *perSecond, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "simulator:", err)
+		os.Exit(1)
+	}
+}
+
+// simulate serves and produces until ctx is done.
+func simulate(ctx context.Context, listen string, brokers []string, topic string, perSecond float64, out io.Writer) error {
+	if perSecond <= 0 {
+		return errors.New("-rate: must be more than 0")
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("-listen: %w", err)
+	}
+	api := fetchtest.New(fetchtest.Config{
+		Rate:    apiQuota,
+		Latency: func(callID string) time.Duration { return time.Duration(20+2*len(callID)) * time.Millisecond },
+		Misbehave: []fetchtest.Chance{
+			{Percent: 1, Fault: fetchtest.Named("call_backend_busy")},
+			{Percent: 0.5, Fault: fetchtest.BadGateway()},
+		},
+	})
+	server := http.Server{Handler: api, ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	_, _ = fmt.Fprintf(out, "API at http://%v, %v events a second to %s\n", l.Addr(), perSecond, topic)
+
+	err = produce(ctx, api, brokers, topic, perSecond)
+	err = errors.Join(err, server.Close())
+	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// produce makes events until ctx is done, or one could not be produced.
+func produce(ctx context.Context, api *fetchtest.API, brokers []string, topic string, perSecond float64) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic))
+	if err != nil {
+		return fmt.Errorf("-brokers: %w", err)
+	}
+	defer cl.Close()
+	failed := make(chan error, 1)
+	pace := rate.NewLimiter(rate.Limit(perSecond), 1)
+	for n := 0; pace.Wait(ctx) == nil; n++ {
+		select {
+		case err := <-failed:
+			return err
+		default:
+		}
+		cl.Produce(ctx, event(api, n), func(_ *kgo.Record, err error) {
+			if err != nil && ctx.Err() == nil {
+				select {
+				case failed <- fmt.Errorf("produce to %s: %w", topic, err):
+				default:
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// event makes the nth event: most calls are there when they are asked for, some
+// come late, few never; some callbacks are repeated, some are of other kinds,
+// some cannot be read.
+func event(api *fetchtest.API, n int) *kgo.Record {
+	id := fmt.Sprintf("call-%d", n%calls)
+	command := "Call.CallbackAfterEndCall"
+	now := time.Now()
+	switch kind := rand.IntN(200); {
+	case kind == 0:
+		return &kgo.Record{Value: []byte("not JSON")}
+	case kind == 1:
+		api.Never(id)
+	case kind < 6:
+		command = "Call.CallbackAfterStartCall"
+	case kind < 20:
+		api.AvailableAt(id, now.Add(time.Duration(5+rand.IntN(20))*time.Second))
+	case kind < 60:
+		id = fmt.Sprintf("call-%d", max(0, n-1-rand.IntN(500))%calls)
+	}
+	return &kgo.Record{
+		Key:   []byte(id),
+		Value: fmt.Appendf(nil, `{"CallbackCommand":%q,"CallRecord":{"CallId":%q},"EventTime":%d}`, command, id, now.UnixMilli()),
+	}
+}
