@@ -29,6 +29,7 @@ type cli struct {
 	Demo    demoCmd         `cmd:"" help:"Show the pipeline on an embedded broker and a simulated API; needs nothing installed."`
 	Child   demoInstanceCmd `cmd:"" hidden:"" name:"demo-instance"`
 	Lookup  lookupCmd       `cmd:"" help:"Look calls up once and print what the API says."`
+	Dlq     dlqCmd          `cmd:"" help:"Look at dead letters, replay or discard them."`
 	Version versionCmd      `cmd:"" help:"Print version, commit and Go version."`
 }
 

@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "freeport": freePort,
+			"letters": letters, "many-letters": manyLetters, "records": records, "topic": topic, "journal": awaitJournal,
 		},
 	})
 }
@@ -68,7 +69,10 @@ func kafka(ts *testscript.TestScript, _ bool, args []string) {
 		opts = append(opts, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("SCRAM-SHA-256", "ops", "pw"),
 			kfake.User("SCRAM-SHA-256", "enricher", "pw",
 				allow(kmsg.ACLResourceTypeTopic, "call-ended", kmsg.ACLOperationRead),
-				allow(kmsg.ACLResourceTypeTopic, "call-enriched", kmsg.ACLOperationDescribe)))
+				allow(kmsg.ACLResourceTypeTopic, "call-enriched", kmsg.ACLOperationDescribe)),
+			kfake.User("SCRAM-SHA-256", "replayer", "pw",
+				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters-journal", kmsg.ACLOperationRead)))
 	}
 	if len(args) == 0 {
 		args = []string{"call-ended", "call-enriched", "call-dead-letters"}

@@ -62,6 +62,9 @@ func (t *topic) look(ctx context.Context) error {
 	if err == nil {
 		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 	}
+	if errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return fmt.Errorf("no right to see topic %q; grant it: kafka-acls --add --allow-principal User:… --operation Read --topic %s (%w)", t.name, t.name, err)
+	}
 	if err != nil {
 		return fmt.Errorf("look up topic %q: %w", t.name, err)
 	}
