@@ -150,6 +150,29 @@ func TestTakenOverAtRequest(t *testing.T) {
 	}
 }
 
+// TestTakesOverInTheMiddle: the first replay commits once more just before the
+// second one has the id; what the second knows of the journal must be newer.
+func TestTakesOverInTheMiddle(t *testing.T) {
+	w := newWorld(t)
+	w.letters(1500)
+	var inits atomic.Int32
+	w.cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.cluster.KeepControl()
+		if inits.Add(1) == 1 {
+			w.cluster.SleepControl(func() {
+				j := w.job()
+				j.Limit = 700
+				w.run(j)
+			})
+		}
+		return nil, nil, false
+	})
+	if r := w.run(w.job()); r.Done != 800 {
+		t.Errorf("%d done after the other's 700, want 800", r.Done)
+	}
+	w.check(all)
+}
+
 // TestEndUnknown: the answer to the end of a transaction is lost, whether the
 // broker committed or never heard of it. The journal tells.
 func TestEndUnknown(t *testing.T) {

@@ -1,0 +1,141 @@
+package replay_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"enricher/producer/replay"
+	"enricher/test/kafka"
+)
+
+// onKafka makes a world on a real Kafka: KAFKA_TESTS=1 starts one, KAFKA_BROKERS
+// names one that is there already (its topics calls, dead and dead-journal are
+// made anew).
+func onKafka(t *testing.T) *world {
+	t.Helper()
+	brokers := os.Getenv("KAFKA_BROKERS")
+	if brokers == "" {
+		if os.Getenv("KAFKA_TESTS") == "" {
+			t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn) or KAFKA_BROKERS")
+		}
+		c, err := kafka.Start(t.Context(), kafka.Config{})
+		if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
+			t.Skip(err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := c.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		brokers = strings.Join(c.Brokers, ",")
+	}
+	w := joinWorld(t, new(net.Dialer).DialContext, strings.Split(brokers, ","))
+	w.recreate()
+	return w
+}
+
+// recreate makes the topics anew, and waits until they are there.
+func (w *world) recreate() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_, _ = w.admin().DeleteTopics(ctx, inTopic, deadTopic, journal) // there may be none
+	for {
+		created, err := w.admin().CreateTopics(ctx, partitions, -1, nil, inTopic, deadTopic)
+		if err == nil {
+			err = created.Error()
+		}
+		if err == nil {
+			w.feeder.PurgeTopicsFromClient(inTopic, deadTopic)
+			return
+		}
+		select { // the old ones take a moment to go
+		case <-ctx.Done():
+			w.t.Fatal(err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// TestKafkaKilled: 10,000 letters on a real Kafka, and replays that die by
+// SIGKILL at random moments, some of them inside a transaction.
+func TestKafkaKilled(t *testing.T) {
+	w := onKafka(t)
+	w.letters(10_000)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	kills, inside := 0, 0
+	for {
+		v := w.spawn()
+		timer := time.AfterFunc(time.Duration(150+rng.IntN(700))*time.Millisecond, v.kill)
+		killed := v.end(t)
+		timer.Stop()
+		if !killed {
+			break
+		}
+		kills++
+		open, err := w.admin().DescribeTransactions(context.Background(), replay.TransactionalID(deadTopic))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if open[replay.TransactionalID(deadTopic)].State == "Ongoing" {
+			inside++
+		}
+	}
+	t.Logf("%d kills, %d of them inside a transaction", kills, inside)
+	if inside < 2 {
+		t.Errorf("only %d of %d kills hit a transaction: this shows little", inside, kills)
+	}
+	w.check(all)
+}
+
+// TestKafkaTwoOperators: a second replay takes over from the first.
+func TestKafkaTwoOperators(t *testing.T) {
+	w := onKafka(t)
+	w.letters(3000)
+	for round := range 5 {
+		j := w.job()
+		j.Rate = 1000
+		var second replay.Result
+		var secondErr error
+		ended := make(chan struct{})
+		started := false
+		result, err := replay.Run(context.Background(), j, &watch{t: t, committed: func(int) {
+			if started {
+				return
+			}
+			started = true
+			go func() {
+				defer close(ended)
+				j := w.job()
+				j.Limit = 600
+				if round == 4 {
+					j.Limit = 0
+				}
+				second, secondErr = replay.Run(context.Background(), j, &watch{t: t})
+			}()
+		}})
+		if !errors.Is(err, replay.ErrTakenOver) {
+			t.Fatalf("round %d: the first ended after %d with %v, want %v", round, result.Done, err, replay.ErrTakenOver)
+		}
+		<-ended
+		t.Logf("round %d: the first did %d, the second %d", round, result.Done, second.Done)
+		if secondErr != nil {
+			t.Errorf("round %d: the second: %v", round, secondErr)
+		}
+		if second.Plan.Letters == second.Done && second.Done < 600 {
+			break // nothing is left
+		}
+	}
+	w.run(w.job())
+	w.check(all)
+}
