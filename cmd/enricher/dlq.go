@@ -62,6 +62,9 @@ func (f *letterFlags) explain(err error) error {
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return fmt.Errorf("%w; check --dead-letter-topic and --brokers", err)
+	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return fmt.Errorf("%w; grant it: kafka-acls --add --allow-principal User:… --operation Describe --operation Write --transactional-id %s",
+			err, replay.TransactionalID(f.DeadLetterTopic))
 	case errors.As(err, &network):
 		return fmt.Errorf("no answer from Kafka at %s; check --brokers and the network: %w", strings.Join(f.Brokers, ","), err)
 	}

@@ -81,7 +81,7 @@ func (c *dlqShowCmd) Run(ctx context.Context, k *kong.Kong) error {
 		if err != nil {
 			return c.explain(err)
 		}
-		entries, refs = append(entries, e), append(refs, e.Ref)
+		entries, refs = append(entries, e.Clone()), append(refs, e.Ref)
 	}
 	history, err := v.History(ctx, refs)
 	if err != nil {

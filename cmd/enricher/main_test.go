@@ -72,7 +72,9 @@ func kafka(ts *testscript.TestScript, _ bool, args []string) {
 				allow(kmsg.ACLResourceTypeTopic, "call-enriched", kmsg.ACLOperationDescribe)),
 			kfake.User("SCRAM-SHA-256", "replayer", "pw",
 				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters", kmsg.ACLOperationRead),
-				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters-journal", kmsg.ACLOperationRead)))
+				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters-journal", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationDescribeConfigs)))
 	}
 	if len(args) == 0 {
 		args = []string{"call-ended", "call-enriched", "call-dead-letters"}

@@ -90,6 +90,9 @@ func (o *operator) commit(ctx context.Context, records []*kgo.Record) error {
 			if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) {
 				tooLarge.Store(true)
 			}
+			if err != nil {
+				err = fmt.Errorf("topic %q: %w", r.Topic, err)
+			}
 			promise(r, err)
 		})
 	}

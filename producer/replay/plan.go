@@ -40,9 +40,10 @@ type Plan struct {
 }
 
 // Plan says what a job would do, if it were run now.
-func (v *View) Plan(ctx context.Context, j *Job) (*Plan, error) {
+func (v *View) Plan(ctx context.Context, j *Job) (*Plan, error) { return v.plan(ctx, j, time.Now()) }
+
+func (v *View) plan(ctx context.Context, j *Job, now time.Time) (*Plan, error) {
 	p := &Plan{To: make(map[string]int), Reasons: make(map[schemas.Reason]int), Left: make(map[Obstacle]int)}
-	now := time.Now()
 	for e, err := range v.chosen(ctx, j, func(e *Entry) bool {
 		o := j.obstacle(e, now)
 		if o != "" {

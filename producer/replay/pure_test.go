@@ -200,3 +200,22 @@ func TestObstacles(t *testing.T) {
 		}
 	}
 }
+
+// TestClone: a kept letter does not change, or hold on to, what it was read from.
+func TestClone(t *testing.T) {
+	e := entry(t, &kgo.Record{Topic: "calls", Key: []byte("key"), Value: []byte("value"), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("header")}}}, false)
+	c := e.Clone()
+	for _, b := range [][]byte{e.Record.Key, e.Record.Value, e.Record.Headers[0].Value} {
+		clear(b)
+	}
+	if l := c.Letter; string(l.Key) != "key" || string(l.Value) != "value" || string(l.Headers[0].Value) != "header" || c.Ref != e.Ref || c.State != Open {
+		t.Errorf("%+v %+v", c, l)
+	}
+	nothing := entry(t, &kgo.Record{Topic: "calls", Value: []byte{}}, false).Clone()
+	if nothing.Letter.Key != nil || nothing.Letter.Value == nil {
+		t.Error("none and empty are confused")
+	}
+	if c := newEntry(&kgo.Record{Value: []byte("x")}, &done{}).Clone(); c.Letter != nil || c.State != Foreign {
+		t.Errorf("%+v", c)
+	}
+}

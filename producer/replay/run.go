@@ -111,7 +111,7 @@ func (r *run) attempt(ctx context.Context) error {
 		return err
 	}
 	if r.result.Plan == nil {
-		plan, err := v.Plan(ctx, &r.Job)
+		plan, err := v.plan(ctx, &r.Job, r.started)
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (r *run) send(ctx context.Context, v *View, op *operator) error {
 		if err != nil {
 			return err
 		}
-		batch = append(batch, e)
+		batch = append(batch, e.Clone())
 		if size += producer.EventSize(e.Record); len(batch) >= r.atOnce || size >= maxBytesAtOnce {
 			if err := flush(); err != nil {
 				return err

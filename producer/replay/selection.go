@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -36,6 +37,21 @@ func newEntry(r *kgo.Record, d *done) *Entry {
 		}
 	}
 	return e
+}
+
+// Clone is a copy that shares no memory with what was read along with it: a
+// letter that is kept would keep the megabytes around it.
+func (e *Entry) Clone() *Entry {
+	c, r := *e, *e.Record
+	r.Key, r.Value, r.Headers = bytes.Clone(r.Key), bytes.Clone(r.Value), slices.Clone(r.Headers)
+	for i, h := range r.Headers {
+		r.Headers[i].Value = bytes.Clone(h.Value)
+	}
+	c.Record = &r
+	if c.Letter != nil {
+		c.Letter, _ = producer.ParseLetter(&r)
+	}
+	return &c
 }
 
 // Filter picks letters. Every list that is not empty must hold the letter's

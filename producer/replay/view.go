@@ -162,8 +162,11 @@ func (v *View) History(ctx context.Context, refs []Ref) (map[Ref][]Marker, error
 	if v.journal == nil {
 		return history, nil
 	}
+	for _, ref := range refs {
+		history[ref] = nil
+	}
 	err := v.readJournal(ctx, func(ref Ref, m *Marker) {
-		if m != nil && slices.Contains(refs, ref) {
+		if _, asked := history[ref]; asked && m != nil {
 			history[ref] = append(history[ref], *m)
 		}
 	})
