@@ -232,7 +232,7 @@ func TestExpireMeanwhile(t *testing.T) {
 			return
 		}
 		deleted = true
-		// Two partitions are on their way to us already.
+		// The replay is in the first partition; the last two lose letters.
 		offsets := kadm.Offsets{}
 		offsets.AddOffset(deadTopic, 2, 750, -1)
 		offsets.AddOffset(deadTopic, 3, 1500, -1)
