@@ -66,37 +66,45 @@ func (w *world) recreate() {
 	}
 }
 
-// TestKafkaKilled: 10,000 letters on a real Kafka, and replays that die by
-// SIGKILL at random moments, some of them inside a transaction.
+// TestKafkaKilled: 10,000 letters on a real Kafka, and again until enough of the
+// replays that die by SIGKILL at random moments died inside a transaction.
 func TestKafkaKilled(t *testing.T) {
 	w := onKafka(t)
-	w.letters(10_000)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	kills, inside := 0, 0
-	for {
-		v := w.spawn()
-		timer := time.AfterFunc(time.Duration(150+rng.IntN(700))*time.Millisecond, v.kill)
-		killed := v.end(t)
-		timer.Stop()
-		if !killed {
-			break
-		}
-		kills++
-		open, err := w.admin().DescribeTransactions(context.Background(), replay.TransactionalID(deadTopic))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if open[replay.TransactionalID(deadTopic)].State == "Ongoing" {
-			inside++
+	for inside < 5 && w.fed < 100_000 {
+		w.letters(10_000)
+		for killed := true; killed; {
+			v := w.spawn()
+			timer := time.AfterFunc(time.Duration(100+rng.IntN(500))*time.Millisecond, v.kill)
+			killed = v.end(t)
+			timer.Stop()
+			if killed {
+				kills++
+				if w.inTransaction() {
+					inside++
+				}
+			}
 		}
 	}
-	t.Logf("%d kills, %d of them inside a transaction", kills, inside)
-	if inside < 2 {
-		t.Errorf("only %d of %d kills hit a transaction: this shows little", inside, kills)
+	t.Logf("%d letters, %d kills, %d of them inside a transaction", w.fed, kills, inside)
+	if inside < 5 {
+		t.Error("too few kills hit a transaction: this shows little")
 	}
 	w.check(all)
+}
+
+// inTransaction asks the broker.
+func (w *world) inTransaction() bool {
+	w.t.Helper()
+	id := replay.TransactionalID(deadTopic)
+	open, err := w.admin().DescribeTransactions(context.Background(), id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return open[id].State == "Ongoing"
 }
 
 // TestKafkaTwoOperators: a second replay takes over from the first.
