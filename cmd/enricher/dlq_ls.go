@@ -51,7 +51,7 @@ type eventPlace struct {
 }
 
 func newLetterLine(e *replay.Entry) letterLine {
-	l := letterLine{Letter: e.Ref.String(), Written: e.Record.Timestamp.UTC(), State: e.State}
+	l := letterLine{Letter: e.String(), Written: e.Record.Timestamp.UTC(), State: e.State}
 	if e.Letter != nil {
 		l.Reason, l.Code, l.Message = e.Letter.Reason, e.Letter.Code, e.Letter.Message
 		l.Attempts, l.Replays, l.CallID, l.OmittedBytes = e.Letter.Attempts, e.Letter.Replays, e.CallID, e.Letter.OmittedBytes

@@ -209,7 +209,7 @@ func TestLettersArriveMeanwhile(t *testing.T) {
 	w.letters(1000)
 	j := w.job()
 	j.Rate = 2000
-	result, err := replay.Run(context.Background(), j, &watch{t: t, committed: func(n int) {
+	result, err := replay.Run(context.Background(), j, &watch{t: t, committed: func(int) {
 		if w.fed < 1500 {
 			w.letters(500)
 		}

@@ -192,15 +192,22 @@ func (w *world) check(isDone func(n int) bool) {
 		}
 	}
 	states := w.states()
+	wrong := 0
 	for n, ref := range w.refs {
 		if state, there := states[ref]; there && (state == replay.Replayed) != isDone(n) {
-			w.t.Errorf("letter %v: %s", ref, state)
+			wrong++
 		}
+	}
+	if wrong > 0 {
+		w.t.Errorf("the state of %d letters is wrong", wrong)
 	}
 	markers := make(map[string]int)
 	for _, r := range w.read(journal) {
-		if markers[string(r.Key)]++; markers[string(r.Key)] > 1 {
-			w.t.Errorf("letter %s has two markers", r.Key)
+		markers[string(r.Key)]++
+	}
+	for key, n := range markers {
+		if n > 1 {
+			w.t.Fatalf("letter %s has %d markers", key, n)
 		}
 	}
 }

@@ -78,7 +78,8 @@ func TestKafkaKilled(t *testing.T) {
 		w.letters(10_000)
 		for killed := true; killed; {
 			v := w.spawn()
-			timer := time.AfterFunc(time.Duration(100+rng.IntN(500))*time.Millisecond, v.kill)
+			w.awaitCommit(v)
+			timer := time.AfterFunc(time.Duration(rng.IntN(150))*time.Millisecond, v.kill)
 			killed = v.end(t)
 			timer.Stop()
 			if killed {
@@ -94,6 +95,22 @@ func TestKafkaKilled(t *testing.T) {
 		t.Error("too few kills hit a transaction: this shows little")
 	}
 	w.check(all)
+}
+
+// awaitCommit waits until a replay has committed something, or is at its end.
+func (w *world) awaitCommit(v *victim) {
+	w.t.Helper()
+	end := func() int64 {
+		ends, err := w.admin().ListEndOffsets(context.Background(), journal)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		o, _ := ends.Lookup(journal, 0) // 0: there is none yet
+		return o.Offset
+	}
+	// The end of a predecessor's transaction moves it too, by a little.
+	for before := end(); len(v.done) == 0 && end() < before+100; <-time.After(10 * time.Millisecond) {
+	}
 }
 
 // inTransaction asks the broker.

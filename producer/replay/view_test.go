@@ -96,11 +96,11 @@ func TestTransactionsInTheWay(t *testing.T) {
 func TestReinitialised(t *testing.T) {
 	w := newWorld(t)
 	w.letters(400)
-	var produces atomic.Int32
+	var armed atomic.Bool
 	var second replay.Result
 	w.cluster.ControlKey(int16(kmsg.Produce), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
 		w.cluster.KeepControl()
-		if produces.Add(1) != 4 {
+		if !armed.Swap(false) {
 			return nil, nil, false
 		}
 		w.cluster.SleepControl(func() {
@@ -124,7 +124,7 @@ func TestReinitialised(t *testing.T) {
 	})
 	j := w.job()
 	j.Rate = 200
-	o := &watch{t: t}
+	o := &watch{t: t, committed: func(n int) { armed.Store(n == 200) }}
 	if _, err := replay.Run(context.Background(), j, o); err != nil {
 		t.Error(err)
 	}
