@@ -79,7 +79,7 @@ func TestKafkaKilled(t *testing.T) {
 		for killed := true; killed; {
 			v := w.spawn()
 			w.awaitCommit(v)
-			timer := time.AfterFunc(time.Duration(rng.IntN(150))*time.Millisecond, v.kill)
+			timer := time.AfterFunc(time.Duration(rng.IntN(40))*time.Millisecond, v.kill) // a few transactions
 			killed = v.end(t)
 			timer.Stop()
 			if killed {
@@ -109,7 +109,7 @@ func (w *world) awaitCommit(v *victim) {
 		return o.Offset
 	}
 	// The end of a predecessor's transaction moves it too, by a little.
-	for before := end(); len(v.done) == 0 && end() < before+100; <-time.After(10 * time.Millisecond) {
+	for before := end(); len(v.done) == 0 && end() < before+100; <-time.After(2 * time.Millisecond) {
 	}
 }
 
