@@ -67,7 +67,7 @@ func (in *inputs) options() []kong.Option {
 	opts := []kong.Option{
 		kong.Name("enricher"),
 		kong.Description("Enriches call-ended events from Kafka with records of the call-record API, exactly once."),
-		kong.Vars{"hostname": host, "regions": strings.Join(fetch.Regions(), ", ")},
+		kong.Vars{"hostname": host, "regions": strings.Join(fetch.Regions(), ", "), "reasons": reasonNames()},
 		kong.Resolvers(in),
 		kong.WithBeforeResolve(in.load),
 		kong.ValueFormatter(withVariable),

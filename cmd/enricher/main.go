@@ -31,6 +31,7 @@ type cli struct {
 	Health  healthCmd       `cmd:"" help:"Ask a running instance whether it lives; the health check of a container."`
 	Lookup  lookupCmd       `cmd:"" help:"Look calls up once and print what the API says."`
 	Check   checkCmd        `cmd:"" help:"Look at everything run needs, and say what is wrong; changes nothing."`
+	Dlq     dlqCmd          `cmd:"" help:"Look at dead letters, replay or discard them."`
 	Version versionCmd      `cmd:"" help:"Print version, commit and Go version."`
 }
 

@@ -39,7 +39,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "nosecrets": noSecrets, "freeport": freePort,
-			"topic": alterTopic, "clusterstate": clusterState,
+			"alter": alterTopic, "clusterstate": clusterState,
+			"letters": letters, "many-letters": manyLetters, "records": records, "topic": topic, "journal": awaitJournal,
 		},
 	})
 }
@@ -80,7 +81,12 @@ func kafka(ts *testscript.TestScript, _ bool, args []string) {
 		opts = append(opts, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("SCRAM-SHA-256", "ops", "pw"),
 			kfake.User("SCRAM-SHA-256", "enricher", "pw",
 				allow(kmsg.ACLResourceTypeTopic, "call-ended", kmsg.ACLOperationRead),
-				allow(kmsg.ACLResourceTypeTopic, "call-enriched", kmsg.ACLOperationDescribe)))
+				allow(kmsg.ACLResourceTypeTopic, "call-enriched", kmsg.ACLOperationDescribe)),
+			kfake.User("SCRAM-SHA-256", "replayer", "pw",
+				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters-journal", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationDescribeConfigs)))
 	}
 	if len(args) == 0 {
 		args = []string{"call-ended", "call-enriched", "call-dead-letters"}

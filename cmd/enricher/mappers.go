@@ -25,6 +25,7 @@ func mappers(in *inputs) []kong.Option {
 		kong.TypeMapper(reflect.TypeFor[int](), mapper[int]{in, parseInt}),
 		kong.TypeMapper(reflect.TypeFor[float64](), mapper[float64]{in, parseFloat}),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), mapper[time.Duration]{in, parseDuration}),
+		kong.TypeMapper(reflect.TypeFor[instant](), mapper[instant]{in, parseInstant}),
 		kong.TypeMapper(reflect.TypeFor[byteSize](), mapper[byteSize]{in, parseByteSize}),
 		kong.TypeMapper(reflect.TypeFor[bool](), boolMapper{mapper[bool]{in, parseBool}}),
 		kong.TypeMapper(reflect.TypeFor[list](), listMapper{}),
