@@ -78,8 +78,8 @@ func TestKafkaKilled(t *testing.T) {
 		w.letters(10_000)
 		for killed := true; killed; {
 			v := w.spawn()
-			w.awaitCommit(v)
-			timer := time.AfterFunc(time.Duration(rng.IntN(40))*time.Millisecond, v.kill) // a few transactions
+			w.awaitTransaction(v)
+			timer := time.AfterFunc(time.Duration(rng.IntN(30))*time.Millisecond, v.kill)
 			killed = v.end(t)
 			timer.Stop()
 			if killed {
@@ -97,19 +97,10 @@ func TestKafkaKilled(t *testing.T) {
 	w.check(all)
 }
 
-// awaitCommit waits until a replay has committed something, or is at its end.
-func (w *world) awaitCommit(v *victim) {
-	w.t.Helper()
-	end := func() int64 {
-		ends, err := w.admin().ListEndOffsets(context.Background(), journal)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		o, _ := ends.Lookup(journal, 0) // 0: there is none yet
-		return o.Offset
-	}
-	// The end of a predecessor's transaction moves it too, by a little.
-	for before := end(); len(v.done) == 0 && end() < before+100; <-time.After(2 * time.Millisecond) {
+// awaitTransaction waits until a replay is inside a transaction, or at its end.
+func (w *world) awaitTransaction(v *victim) {
+	for len(v.done) == 0 && !w.inTransaction() {
+		<-time.After(time.Millisecond)
 	}
 }
 
