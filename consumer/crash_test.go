@@ -24,6 +24,7 @@ import (
 // victim is what a child process is told: this test binary, run as one
 // instance until it is killed.
 type victim struct {
+	names
 	Brokers   []string
 	API       string
 	Instance  string
@@ -45,7 +46,14 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = f.Value.Set("8") // a number, so it cannot fail
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if sharedKafka.cluster != nil {
+		if err := sharedKafka.cluster.Stop(); err != nil {
+			_, _ = fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 func beVictim(told string) error {
@@ -58,6 +66,7 @@ func beVictim(told string) error {
 		return err
 	}
 	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...)} }
+	v.apply(&cfg)
 	quick(&cfg)
 	if v.Unlimited {
 		cfg.APIRate, cfg.Schedule.Settle, cfg.FloodGuard = 0, 0, 0
@@ -79,6 +88,7 @@ func (w *world) spawn(instance, api string) *process {
 
 func (w *world) spawnAs(v victim) *process {
 	w.t.Helper()
+	v.names = w.names
 	told, err := json.Marshal(v)
 	if err != nil {
 		w.t.Fatal(err)

@@ -37,7 +37,7 @@ func TestFailedEnds(t *testing.T) {
 					w.await(time.Minute)
 					entity := kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: 2}
 					if key == kmsg.Produce {
-						entity.Topic = outTopic
+						entity.Topic = w.Out
 					}
 					whole := kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: 2, TopLevel: true}
 					w.cluster.Fault(entity, whole)
@@ -94,8 +94,8 @@ func TestNewerMetadata(t *testing.T) {
 		w := newWorld(t, fetchtest.Config{})
 		adm := kadm.NewClient(w.feeder)
 		var offsets kadm.Offsets
-		offsets.Add(kadm.Offset{Topic: inTopic, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: "enricher/7 whatever"})
-		if err := adm.CommitAllOffsets(context.Background(), group, offsets); err != nil {
+		offsets.Add(kadm.Offset{Topic: w.In, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: "enricher/7 whatever"})
+		if err := adm.CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 60 {
@@ -103,8 +103,8 @@ func TestNewerMetadata(t *testing.T) {
 				w.call(p, "c"+strconv.Itoa(n))
 			}
 		}
-		refused := oracle.Source{Topic: inTopic, Partition: 1}
-		r := &kgo.Record{Topic: inTopic, Partition: 1, Value: callback("refused", time.Now())}
+		refused := oracle.Source{Topic: w.In, Partition: 1}
+		r := &kgo.Record{Topic: w.In, Partition: 1, Value: callback("refused", time.Now())}
 		if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestNewerMetadata(t *testing.T) {
 		if a := w.ledger.Check(w.outputs()); !a.OK() {
 			t.Error(a)
 		}
-		if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, inTopic+"[1]") || !strings.Contains(why, "newer version") {
+		if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, w.In+"[1]") || !strings.Contains(why, "newer version") {
 			t.Errorf("readiness: %q", why)
 		}
 		if n := w.api.RequestsFor("refused"); n != 0 {
@@ -123,11 +123,11 @@ func TestNewerMetadata(t *testing.T) {
 		if n := i.logs.FilterMessageSnippet("refused").Len(); n != 1 {
 			t.Errorf("%d log lines", n)
 		}
-		committed, err := adm.FetchOffsets(context.Background(), group)
+		committed, err := adm.FetchOffsets(context.Background(), w.Group)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if at, _ := committed.Lookup(inTopic, 1); at.At != 0 || at.Metadata != "enricher/7 whatever" {
+		if at, _ := committed.Lookup(w.In, 1); at.At != 0 || at.Metadata != "enricher/7 whatever" {
 			t.Errorf("the refused partition's offset is %d %q now", at.At, at.Metadata)
 		}
 	})
@@ -139,9 +139,9 @@ func TestForeignMetadata(t *testing.T) {
 		w := newWorld(t, fetchtest.Config{})
 		var offsets kadm.Offsets
 		for p := range int32(partitions) {
-			offsets.Add(kadm.Offset{Topic: inTopic, Partition: p, At: 0, LeaderEpoch: -1, Metadata: "reset by hand"})
+			offsets.Add(kadm.Offset{Topic: w.In, Partition: p, At: 0, LeaderEpoch: -1, Metadata: "reset by hand"})
 		}
-		if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), group, offsets); err != nil {
+		if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
 			t.Fatal(err)
 		}
 		w.calls("c", 100)
@@ -161,12 +161,12 @@ func TestRetention(t *testing.T) {
 		w.await(time.Minute)
 		i.end()
 		for range 10 {
-			r := &kgo.Record{Topic: inTopic, Partition: 2, Value: callback("gone", time.Now())}
+			r := &kgo.Record{Topic: w.In, Partition: 2, Value: callback("gone", time.Now())}
 			if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := w.cluster.DeleteRecords(inTopic, 2, 11); err != nil {
+		if err := w.cluster.DeleteRecords(w.In, 2, 11); err != nil {
 			t.Fatal(err)
 		}
 		w.calls("d", 3*partitions)
@@ -188,11 +188,11 @@ func topicRecreated(t *testing.T, w *world) {
 	w.await(time.Minute)
 	w.check()
 	adm := kadm.NewClient(w.feeder)
-	if _, err := adm.DeleteTopic(context.Background(), inTopic); err != nil {
+	if _, err := adm.DeleteTopic(context.Background(), w.In); err != nil {
 		t.Fatal(err)
 	}
 	<-time.After(2 * time.Second)
-	if _, err := adm.CreateTopic(context.Background(), partitions, -1, nil, inTopic); err != nil {
+	if _, err := adm.CreateTopic(context.Background(), partitions, -1, nil, w.In); err != nil {
 		t.Fatal(err)
 	}
 	feeder, err := kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
@@ -201,7 +201,7 @@ func topicRecreated(t *testing.T, w *world) {
 	}
 	defer feeder.Close()
 	for n := range 120 { // more than the old one had
-		r := &kgo.Record{Topic: inTopic, Partition: int32(n % partitions), Value: callback("new-"+strconv.Itoa(n), time.Now())}
+		r := &kgo.Record{Topic: w.In, Partition: int32(n % partitions), Value: callback("new-"+strconv.Itoa(n), time.Now())}
 		if err := feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 			t.Fatal(err)
 		}

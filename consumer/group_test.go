@@ -121,17 +121,17 @@ func quotaIsUsed(t *testing.T, w *world) {
 }
 
 // answersLost: the connection is cut after a request of a transaction went out,
-// before its answer came: nobody here knows what became of it.
+// before its answer came: nobody here knows what became of it. Half of the
+// requests arrived.
 func answersLost(t *testing.T, w *world) {
 	for _, key := range []kmsg.Key{kmsg.EndTxn, kmsg.TxnOffsetCommit, kmsg.Produce} {
 		i := w.start("a", quick)
 		var sent, cut atomic.Int64
-		i.network.onSent(func(k kmsg.Key) bool {
+		i.network.onRequest(func(k kmsg.Key) *fate {
 			if k != key || sent.Add(1)%4 != 0 {
-				return false
+				return nil
 			}
-			cut.Add(1)
-			return true
+			return &fate{cut: true, lost: cut.Add(1)%2 == 0}
 		})
 		for n := range 12 {
 			w.calls(key.Name()+strconv.Itoa(n)+"-", partitions)
@@ -139,8 +139,8 @@ func answersLost(t *testing.T, w *world) {
 		}
 		w.await(time.Minute)
 		w.check()
-		if cut.Load() == 0 {
-			t.Errorf("no connection was cut at %s", key.Name())
+		if cut.Load() < 2 {
+			t.Errorf("%d connections were cut at %s, want 2 or more", cut.Load(), key.Name())
 		}
 		i.end()
 	}
@@ -156,9 +156,9 @@ func offsetsReset(t *testing.T, w *world) {
 	i.end()
 	var offsets kadm.Offsets
 	for p := range int32(partitions) {
-		offsets.Add(kadm.Offset{Topic: inTopic, Partition: p, At: 2, LeaderEpoch: -1})
+		offsets.Add(kadm.Offset{Topic: w.In, Partition: p, At: 2, LeaderEpoch: -1})
 	}
-	if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), group, offsets); err != nil {
+	if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
 		t.Fatal(err)
 	}
 	w.start("a", quick)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,59 +22,96 @@ import (
 	"enricher/test/oracle"
 )
 
-// The tests of this file run on a real Kafka. They take minutes, so they are
-// asked for: KAFKA_TESTS=1 starts a broker for each, KAFKA_BROKERS names one
-// that is there already (its topics calls, enriched and dead are made anew).
+// The tests named TestKafka run on a real Kafka. They take minutes, so they are
+// asked for: KAFKA_TESTS=1 starts brokers, KAFKA_BROKERS names some that are
+// there already; those that need a broker of their own are skipped then.
 
-// onKafka makes a world on a real Kafka with further properties.
-func onKafka(t *testing.T, api fetchtest.Config, properties map[string]string) (*world, *kafka.Cluster) {
+// sharedKafka is the broker of all tests that do not need one of their own.
+// TestMain ends it.
+var sharedKafka struct {
+	start   sync.Once
+	cluster *kafka.Cluster
+	err     error
+}
+
+// A transaction past its time-out is ended within the second, not within ten.
+var sharedProperties = map[string]string{"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
+
+// onKafka makes a world on a real Kafka, with names of its own.
+func onKafka(t *testing.T, api fetchtest.Config) *world {
 	t.Helper()
 	brokers := os.Getenv("KAFKA_BROKERS")
-	var c *kafka.Cluster
-	switch {
-	case brokers != "" && properties != nil:
-		t.Skip("needs a broker of its own: unset KAFKA_BROKERS and set KAFKA_TESTS=1")
-	case brokers == "":
-		if os.Getenv("KAFKA_TESTS") == "" {
-			t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn) or KAFKA_BROKERS")
-		}
-		var err error
-		c, err = kafka.Start(t.Context(), kafka.Config{Properties: properties})
-		if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
-			t.Skip(err)
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := c.Stop(); err != nil {
-				t.Error(err)
-			}
+	if brokers == "" {
+		wantKafka(t)
+		sharedKafka.start.Do(func() {
+			sharedKafka.cluster, sharedKafka.err = kafka.Start(context.Background(), kafka.Config{Properties: sharedProperties})
 		})
-		brokers = strings.Join(c.Brokers, ",")
+		mustStart(t, sharedKafka.err)
+		brokers = strings.Join(sharedKafka.cluster.Brokers, ",")
 	}
-	w := joinWorld(t, api, new(net.Dialer).DialContext, strings.Split(brokers, ","))
-	w.feeder.ForceMetadataRefresh()
+	return kafkaWorld(t, api, strings.Split(brokers, ","))
+}
+
+// onOwnKafka makes a world on a broker that the test may end or that has
+// further properties.
+func onOwnKafka(t *testing.T, api fetchtest.Config, cfg kafka.Config) (*world, *kafka.Cluster) {
+	t.Helper()
+	wantKafka(t)
+	c, err := kafka.Start(t.Context(), cfg)
+	mustStart(t, err)
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return kafkaWorld(t, api, c.Brokers), c
+}
+
+func wantKafka(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KAFKA_TESTS") == "" {
+		t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn), or KAFKA_BROKERS for most of these tests")
+	}
+}
+
+func mustStart(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func kafkaWorld(t *testing.T, api fetchtest.Config, brokers []string) *world {
+	t.Helper()
+	w := joinWorld(t, api, new(net.Dialer).DialContext, brokers)
+	id := "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	w.names = names{In: "calls" + id, Out: "enriched" + id, Dead: "dead" + id, Group: "g" + id}
+	w.settings = brief
 	adm := kadm.NewClient(w.feeder)
-	if c == nil {
-		_, _ = adm.DeleteTopics(t.Context(), inTopic, outTopic, deadTopic) // there may be none
-		_, _ = adm.DeleteGroups(t.Context(), group)
-		<-time.After(2 * time.Second)
-	}
-	created, err := adm.CreateTopics(t.Context(), partitions, -1, nil, inTopic, outTopic, deadTopic)
+	created, err := adm.CreateTopics(t.Context(), partitions, -1, nil, w.In, w.Out, w.Dead)
 	if err == nil {
 		err = created.Error()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, c
+	t.Cleanup(func() { _, _ = adm.DeleteTopics(context.Background(), w.In, w.Out, w.Dead) }) // the test may have ended the broker
+	return w
+}
+
+// brief shortens what instances wait for on a real Kafka.
+func brief(c *consumer.Config) {
+	quick(c)
+	c.Schedule.NotFoundWindow = 4 * time.Second
 }
 
 // TestKafkaScenarios: what holds on the embedded broker holds on a real one.
 func TestKafkaScenarios(t *testing.T) {
 	for _, s := range inRealTime {
 		t.Run(s.name, func(t *testing.T) {
-			w, _ := onKafka(t, s.api, nil)
+			w := onKafka(t, s.api)
 			s.run(t, w)
 		})
 	}
@@ -81,7 +119,7 @@ func TestKafkaScenarios(t *testing.T) {
 
 // TestKafkaEvents: every kind of event, with short windows.
 func TestKafkaEvents(t *testing.T) {
-	w, _ := onKafka(t, fetchtest.Config{Rate: 200}, nil)
+	w := onKafka(t, fetchtest.Config{Rate: 200})
 	w.calls("c", 100)
 	for n := range 5 {
 		id := "never-" + strconv.Itoa(n)
@@ -101,7 +139,7 @@ func TestKafkaEvents(t *testing.T) {
 // TestKafkaKill: kill -9 at random moments, most of them inside a transaction;
 // the same instance, restarted, goes on soon.
 func TestKafkaKill(t *testing.T) {
-	w, _ := onKafka(t, fetchtest.Config{}, nil)
+	w := onKafka(t, fetchtest.Config{})
 	server, err := fetchtest.Listen(w.api)
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +171,7 @@ func TestKafkaKill(t *testing.T) {
 // TestKafkaMetadata: a flood of calls that are never found presses the offset
 // metadata of one partition against the broker's limit.
 func TestKafkaMetadata(t *testing.T) {
-	w, _ := onKafka(t, fetchtest.Config{}, nil)
+	w := onKafka(t, fetchtest.Config{})
 	rng := rand.New(rand.NewPCG(1, 1))
 	for n := range 30_000 {
 		id := "c" + strconv.Itoa(n)
@@ -165,8 +203,8 @@ func TestKafkaMetadata(t *testing.T) {
 // TestKafkaManyPartitions: 600 partitions whose metadata together would pass
 // the broker's batch limit.
 func TestKafkaManyPartitions(t *testing.T) {
-	w, _ := onKafka(t, fetchtest.Config{}, map[string]string{"offset.metadata.max.bytes": "4096"})
-	if _, err := kadm.NewClient(w.feeder).CreatePartitions(t.Context(), 600-partitions, inTopic); err != nil {
+	w := onKafka(t, fetchtest.Config{})
+	if _, err := kadm.NewClient(w.feeder).CreatePartitions(t.Context(), 600-partitions, w.In); err != nil {
 		t.Fatal(err)
 	}
 	w.feeder.ForceMetadataRefresh()
@@ -191,10 +229,10 @@ func TestKafkaManyPartitions(t *testing.T) {
 // TestKafkaExpiredID: the broker forgets the transactional id of an instance
 // that was idle; the session is rebuilt.
 func TestKafkaExpiredID(t *testing.T) {
-	w, _ := onKafka(t, fetchtest.Config{}, map[string]string{
+	w, _ := onOwnKafka(t, fetchtest.Config{}, kafka.Config{Properties: map[string]string{
 		"transactional.id.expiration.ms": "3000", "transaction.remove.expired.transaction.cleanup.interval.ms": "1000",
 		"producer.id.expiration.ms": "3000", "producer.id.expiration.check.interval.ms": "1000",
-	})
+	}})
 	i := w.start("a", quick)
 	for round := range 3 {
 		w.calls(fmt.Sprint("r", round, "-"), 60)
@@ -209,7 +247,7 @@ func TestKafkaExpiredID(t *testing.T) {
 
 // TestKafkaRestart: the broker is ended, in order and by kill -9, under load.
 func TestKafkaRestart(t *testing.T) {
-	w, c := onKafka(t, fetchtest.Config{}, map[string]string{})
+	w, c := onOwnKafka(t, fetchtest.Config{}, kafka.Config{})
 	w.start("a", quick)
 	w.start("b", quick)
 	feeding := make(chan struct{})
