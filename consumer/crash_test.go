@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -29,6 +30,7 @@ type victim struct {
 	API       string
 	Instance  string
 	Unlimited bool // no quota, no settle delay, no flood guard
+	HoldEnd   bool // never end the first transaction; say so on standard output
 }
 
 const victimEnv = "ENRICHER_TEST_VICTIM"
@@ -68,6 +70,17 @@ func beVictim(told string) error {
 	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...)} }
 	v.apply(&cfg)
 	quick(&cfg)
+	if v.HoldEnd {
+		n := &network{dial: new(net.Dialer).DialContext}
+		n.onRequest(func(k kmsg.Key) *fate {
+			if k != kmsg.EndTxn {
+				return nil
+			}
+			_, _ = fmt.Println("holding") // a parent that is gone needs no word
+			return &fate{lost: true}
+		})
+		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...), kgo.Dialer(n.DialContext)} }
+	}
 	if v.Unlimited {
 		cfg.APIRate, cfg.Schedule.Settle, cfg.FloodGuard = 0, 0, 0
 	}
@@ -79,7 +92,10 @@ func beVictim(told string) error {
 }
 
 // process is a child that runs an instance.
-type process struct{ cmd *exec.Cmd }
+type process struct {
+	cmd    *exec.Cmd
+	stdout io.Reader
+}
 
 func (w *world) spawn(instance, api string) *process {
 	w.t.Helper()
@@ -97,9 +113,12 @@ func (w *world) spawnAs(v victim) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{exec.Command(self)}
+	p := &process{cmd: exec.Command(self)}
 	p.cmd.Env = append(os.Environ(), victimEnv+"="+string(told))
 	p.cmd.Stderr = os.Stderr
+	if p.stdout, err = p.cmd.StdoutPipe(); err != nil {
+		w.t.Fatal(err)
+	}
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,14 +1,12 @@
 package consumer_test
 
 import (
-	"context"
 	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
@@ -40,18 +38,29 @@ func TestInRealTime(t *testing.T) {
 
 // inRealTime are the scenarios that an embedded and a real Kafka share.
 var inRealTime = []struct {
-	name string
-	api  fetchtest.Config
-	run  func(*testing.T, *world)
+	name  string
+	api   fetchtest.Config
+	run   func(*testing.T, *world)
+	alone bool // it needs the whole machine when the broker is a real one
 }{
 	{"coming and going", fetchtest.Config{Rate: 200, Misbehave: []fetchtest.Chance{
 		{Percent: 3, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.NotJSON()}, {Percent: 2, Fault: fetchtest.CutBody()},
-	}}, comingAndGoing},
-	{"quota is used", fetchtest.Config{Rate: 200, Latency: func(string) time.Duration { return 40 * time.Millisecond }}, quotaIsUsed},
-	{"twins", fetchtest.Config{}, twins},
-	{"topic recreated", fetchtest.Config{}, topicRecreated},
-	{"answers lost", fetchtest.Config{}, answersLost},
-	{"offsets reset", fetchtest.Config{}, offsetsReset},
+	}}, comingAndGoing, true},
+	{"quota is used", fetchtest.Config{Rate: 200, Latency: func(string) time.Duration { return 40 * time.Millisecond }}, quotaIsUsed, true},
+	{"twins", fetchtest.Config{}, twins, false},
+	{"topic recreated", fetchtest.Config{}, topicRecreated(120), false},
+	{"topic recreated shorter", fetchtest.Config{}, topicRecreated(24), false},
+	{"log shorter than committed", fetchtest.Config{}, logShorter, false},
+	{"answers lost", fetchtest.Config{}, answersLost, false},
+	{"offsets reset", fetchtest.Config{}, offsetsReset, false},
+	{"two joins", fetchtest.Config{}, twoJoins, false},
+	{"unknown end that happened", fetchtest.Config{}, unknownEnd(true), false},
+	{"unknown end that did not", fetchtest.Config{}, unknownEnd(false), false},
+	{"expelled", fetchtest.Config{}, expelled, false},
+	{"black hole", fetchtest.Config{}, blackHole, false},
+	{"close in a black hole", fetchtest.Config{}, closeInHole, false},
+	{"answer of produce too late", fetchtest.Config{}, heldTooLong(kmsg.Produce, true), false},
+	{"end too late", fetchtest.Config{}, heldTooLong(kmsg.EndTxn, false), false},
 }
 
 // comingAndGoing: members join, leave and die under load.
@@ -154,13 +163,7 @@ func offsetsReset(t *testing.T, w *world) {
 	w.await(time.Minute)
 	w.check()
 	i.end()
-	var offsets kadm.Offsets
-	for p := range int32(partitions) {
-		offsets.Add(kadm.Offset{Topic: w.In, Partition: p, At: 2, LeaderEpoch: -1})
-	}
-	if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
-		t.Fatal(err)
-	}
+	w.setOffsets(2, "")
 	w.start("a", quick)
 	for deadline := time.Now().Add(20 * time.Second); len(w.outputs()) < 8*partitions; <-time.After(200 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -181,6 +181,11 @@ func (w *world) start(name string, change ...func(*consumer.Config)) *instance {
 		i.stop()
 		i.network.reappear()
 		<-i.done
+		if w.t.Failed() {
+			for _, e := range i.logs.All() {
+				w.t.Log(name, e.Time.Format(time.TimeOnly+".000"), e.Message, e.ContextMap())
+			}
+		}
 	})
 	return i
 }

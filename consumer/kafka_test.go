@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -14,9 +13,11 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"enricher/consumer"
 	"enricher/fetch/fetchtest"
+	"enricher/producer"
 	"enricher/schemas"
 	"enricher/test/kafka"
 	"enricher/test/oracle"
@@ -89,16 +90,47 @@ func kafkaWorld(t *testing.T, api fetchtest.Config, brokers []string) *world {
 	id := "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	w.names = names{In: "calls" + id, Out: "enriched" + id, Dead: "dead" + id, Group: "g" + id}
 	w.settings = brief
-	adm := kadm.NewClient(w.feeder)
-	created, err := adm.CreateTopics(t.Context(), partitions, -1, nil, w.In, w.Out, w.Dead)
-	if err == nil {
-		err = created.Error()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = adm.DeleteTopics(context.Background(), w.In, w.Out, w.Dead) }) // the test may have ended the broker
+	w.create(partitions, w.In)
+	w.create(partitions, w.Out)
+	w.create(partitions, w.Dead)
+	t.Cleanup(func() {
+		_, _ = kadm.NewClient(w.feeder).DeleteTopics(context.Background(), w.In, w.Out, w.Dead) // the test may have ended the broker
+	})
 	return w
+}
+
+// create creates a topic and waits until it can be used.
+func (w *world) create(partitions int, topic string) {
+	w.t.Helper()
+	if _, err := kadm.NewClient(w.feeder).CreateTopic(context.Background(), int32(partitions), -1, nil, topic); err != nil {
+		w.t.Fatal(err)
+	}
+	w.awaitTopic(topic, partitions)
+}
+
+// awaitTopic waits until so many partitions of a topic have a leader.
+func (w *world) awaitTopic(topic string, partitions int) {
+	w.t.Helper()
+	adm := kadm.NewClient(w.feeder)
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(50 * time.Millisecond) {
+		topics, err := adm.ListTopics(context.Background(), topic)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		led := 0
+		for _, p := range topics[topic].Partitions {
+			if p.Err == nil && p.Leader >= 0 {
+				led++
+			}
+		}
+		if led == partitions {
+			w.feeder.ForceMetadataRefresh()
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("topic %s: %d of %d partitions have a leader", topic, led, partitions)
+		}
+	}
 }
 
 // brief shortens what instances wait for on a real Kafka.
@@ -111,8 +143,10 @@ func brief(c *consumer.Config) {
 func TestKafkaScenarios(t *testing.T) {
 	for _, s := range inRealTime {
 		t.Run(s.name, func(t *testing.T) {
-			w := onKafka(t, s.api)
-			s.run(t, w)
+			if !s.alone {
+				t.Parallel()
+			}
+			s.run(t, onKafka(t, s.api))
 		})
 	}
 }
@@ -136,117 +170,42 @@ func TestKafkaEvents(t *testing.T) {
 	w.check()
 }
 
-// TestKafkaKill: kill -9 at random moments, most of them inside a transaction;
-// the same instance, restarted, goes on soon.
-func TestKafkaKill(t *testing.T) {
-	w := onKafka(t, fetchtest.Config{})
-	server, err := fetchtest.Listen(w.api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	var slowest time.Duration
-	for round := range 12 {
-		p := w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: "a", Unlimited: true})
-		w.calls("r"+strconv.Itoa(round)+"-", 300)
-		before := len(w.outputs())
-		for start := time.Now(); len(w.outputs()) == before && before < w.ledger.Due(); <-time.After(10 * time.Millisecond) {
-			if time.Since(start) > 30*time.Second {
-				t.Fatal("no outcome after 30 s")
-			}
-			slowest = max(slowest, time.Since(start))
-		}
-		<-time.After(time.Duration(rng.IntN(400)) * time.Millisecond)
-		p.kill()
-	}
-	t.Logf("at most %v from a start to the next outcome", slowest)
-	w.spawn("a", server.URL)
-	w.await(30 * time.Second)
-	w.check()
-}
-
-// TestKafkaMetadata: a flood of calls that are never found presses the offset
-// metadata of one partition against the broker's limit.
-func TestKafkaMetadata(t *testing.T) {
-	w := onKafka(t, fetchtest.Config{})
-	rng := rand.New(rand.NewPCG(1, 1))
-	for n := range 30_000 {
-		id := "c" + strconv.Itoa(n)
-		if rng.IntN(5) == 0 {
-			w.api.Never(id)
-			w.letter(0, callback(id, time.Now()), schemas.NotFound)
-		} else {
-			w.call(0, id)
-		}
-	}
-	i := w.start("a", quick, func(c *consumer.Config) {
-		c.APIRate, c.FloodGuard, c.MaxInFlight = 0, 0, 30_000
-		c.Schedule.NotFoundWindow = 15 * time.Second // all others are done before the first of these is
-	})
-	widest := 0.0
-	for len(w.outputs()) < w.ledger.Due() {
-		widest = max(widest, i.metric("enricher_offset_metadata_bytes"))
-		<-time.After(50 * time.Millisecond)
-		if i.metric("enricher_session_rebuilds_total") > 0 {
-			t.Fatal("the session was rebuilt")
-		}
-	}
-	w.check()
-	if widest < 3000 || widest > 4096 {
-		t.Errorf("metadata of up to %v bytes: the limit was to be neared, and kept", widest)
-	}
-}
-
-// TestKafkaManyPartitions: 600 partitions whose metadata together would pass
-// the broker's batch limit.
-func TestKafkaManyPartitions(t *testing.T) {
-	w := onKafka(t, fetchtest.Config{})
-	if _, err := kadm.NewClient(w.feeder).CreatePartitions(t.Context(), 600-partitions, w.In); err != nil {
-		t.Fatal(err)
-	}
-	w.feeder.ForceMetadataRefresh()
-	<-time.After(3 * time.Second)
-	for n := range 6000 {
-		id := "c" + strconv.Itoa(n)
-		if n%3 == 0 {
-			w.api.Never(id)
-			w.letter(int32(n%600), callback(id, time.Now()), schemas.NotFound)
-		} else {
-			w.call(int32(n%600), id)
-		}
-	}
-	w.start("a", quick, func(c *consumer.Config) {
-		c.APIRate, c.FloodGuard = 0, 0
-		c.Schedule.NotFoundWindow = 4 * time.Second
-	})
-	w.await(time.Minute)
-	w.check()
-}
-
 // TestKafkaExpiredID: the broker forgets the transactional id of an instance
 // that was idle; the session is rebuilt.
 func TestKafkaExpiredID(t *testing.T) {
+	t.Parallel()
 	w, _ := onOwnKafka(t, fetchtest.Config{}, kafka.Config{Properties: map[string]string{
-		"transactional.id.expiration.ms": "3000", "transaction.remove.expired.transaction.cleanup.interval.ms": "1000",
-		"producer.id.expiration.ms": "3000", "producer.id.expiration.check.interval.ms": "1000",
+		"transactional.id.expiration.ms": "2000", "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
+		"producer.id.expiration.ms": "2000", "producer.id.expiration.check.interval.ms": "500",
 	}})
-	i := w.start("a", quick)
+	i := w.start("a")
+	adm := kadm.NewClient(w.feeder)
+	id := producer.TransactionalID(w.Group, "a")
 	for round := range 3 {
 		w.calls(fmt.Sprint("r", round, "-"), 60)
 		w.await(30 * time.Second)
-		<-time.After(8 * time.Second)
+		for deadline := time.Now().Add(30 * time.Second); ; <-time.After(100 * time.Millisecond) {
+			got, err := adm.DescribeTransactions(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if errors.Is(got[id].Err, kerr.TransactionalIDNotFound) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the id does not expire: %v", got[id])
+			}
+		}
 	}
 	w.check()
-	if i.metric("enricher_session_rebuilds_total") == 0 {
-		t.Error("the id did not expire: this test shows nothing")
+	if n := i.metric("enricher_session_rebuilds_total"); n != 2 {
+		t.Errorf("%v sessions were rebuilt, want 2", n)
 	}
 }
 
 // TestKafkaRestart: the broker is ended, in order and by kill -9, under load.
 func TestKafkaRestart(t *testing.T) {
+	t.Parallel()
 	w, c := onOwnKafka(t, fetchtest.Config{}, kafka.Config{})
 	w.start("a", quick)
 	w.start("b", quick)

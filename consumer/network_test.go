@@ -162,7 +162,6 @@ func (w *wire) read() {
 
 func (w *wire) send() {
 	for frame := range w.requests {
-		_ = w.n.pass(context.Background()) // has no end
 		a := &asked{request: frame, fate: w.n.fateOf(keyOf(frame))}
 		if a.fate == nil {
 			a.fate = &fate{}
@@ -170,6 +169,7 @@ func (w *wire) send() {
 		if a.fate.before != nil {
 			a.fate.before()
 		}
+		_ = w.n.pass(context.Background()) // has no end
 		w.mu.Lock()
 		w.asked = append(w.asked, a)
 		w.mu.Unlock()

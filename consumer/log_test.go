@@ -1,0 +1,168 @@
+package consumer_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"enricher/consumer"
+)
+
+// Ways in which the input topic's log can change under the group's offsets.
+
+func (w *world) topicID(topic string) [16]byte {
+	w.t.Helper()
+	topics, err := kadm.NewClient(w.feeder).ListTopics(context.Background(), topic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return topics[topic].ID
+}
+
+// setOffsets sets the group's offset of every partition, as an operator does.
+func (w *world) setOffsets(at int64, metadata string) {
+	w.t.Helper()
+	var offsets kadm.Offsets
+	for p := range int32(partitions) {
+		offsets.Add(kadm.Offset{Topic: w.In, Partition: p, At: at, LeaderEpoch: -1, Metadata: metadata})
+	}
+	if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// logShorter: the log ends long before the committed offset, which the client
+// answers by starting again at 0, in silence. What stands there are new events.
+// The first transaction aborts, and what the broker says is committed then is
+// still that of the old log.
+func logShorter(t *testing.T, w *world) {
+	w.calls("c", 3*partitions)
+	w.setOffsets(1000, consumer.EveryOther(w.topicID(w.In), 1000, 1002, 20))
+	i := w.start("a", quick, func(c *consumer.Config) { w.failCommits(c, 1) })
+	w.await(time.Minute)
+	w.check()
+	if n := i.metric("enricher_truncated_partitions_total"); n != partitions {
+		t.Errorf("%v partitions found truncated, want %d", n, partitions)
+	}
+}
+
+// failCommits makes an instance's first n commits of offsets fail, so that its
+// transactions abort.
+func (w *world) failCommits(c *consumer.Config, n int64) {
+	net := &network{dial: w.dial}
+	var failed atomic.Int64
+	net.onRequest(func(k kmsg.Key) *fate {
+		if k != kmsg.TxnOffsetCommit || failed.Add(1) > n {
+			return nil
+		}
+		return &fate{lost: true, answer: func(req kmsg.Request, resp kmsg.Response) {
+			r := resp.(*kmsg.TxnOffsetCommitResponse)
+			for _, t := range req.(*kmsg.TxnOffsetCommitRequest).Topics {
+				rt := kmsg.NewTxnOffsetCommitResponseTopic()
+				rt.Topic, rt.TopicID = t.Topic, t.TopicID
+				for _, p := range t.Partitions {
+					rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
+					rp.Partition, rp.ErrorCode = p.Partition, kerr.IllegalGeneration.Code
+					rt.Partitions = append(rt.Partitions, rp)
+				}
+				r.Topics = append(r.Topics, rt)
+			}
+		}}
+	})
+	c.Kafka = func() []kgo.Opt { return append(w.opts(), kgo.Dialer(net.DialContext)) }
+}
+
+// topicRecreated: what was done in the old topic says nothing about the new
+// one, which holds that many events. In real time: the Kafka client asks for a
+// topic that is gone without a pause.
+func topicRecreated(events int) func(*testing.T, *world) {
+	return func(t *testing.T, w *world) {
+		i := w.start("a", quick)
+		w.calls("c", 60)
+		w.await(time.Minute)
+		w.check()
+		adm := kadm.NewClient(w.feeder)
+		old := w.topicID(w.In)
+		if _, err := adm.DeleteTopic(context.Background(), w.In); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; <-time.After(100 * time.Millisecond) {
+			if _, err := adm.CreateTopic(context.Background(), partitions, -1, nil, w.In); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatal(err) // until the old one is gone it exists
+			}
+		}
+		feeder, err := kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer feeder.Close()
+		for n := range events {
+			r := &kgo.Record{Topic: w.In, Partition: int32(n % partitions), Value: callback("new-"+strconv.Itoa(n), time.Now())}
+			if err := feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if w.topicID(w.In) == old {
+			t.Fatal("the topic is still the old one: this test shows nothing")
+		}
+		news := map[string]int{}
+		for deadline := time.Now().Add(40 * time.Second); len(news) < events; <-time.After(300 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("outcomes of %d of the new topic's %d events", len(news), events)
+			}
+			clear(news)
+			for _, r := range w.outputs() {
+				if strings.HasPrefix(string(r.Key), "new-") {
+					news[string(r.Key)]++
+				}
+			}
+		}
+		i.end()
+		for key, n := range news {
+			if n != 1 {
+				t.Errorf("%s has %d outcomes", key, n)
+			}
+		}
+		w.checkOffsets()
+	}
+}
+
+// retention: events that were deleted before anybody handled them are counted
+// and told, and the rest goes on.
+func retention(t *testing.T, w *world) {
+	i := w.start("a")
+	w.calls("c", partitions)
+	w.await(time.Minute)
+	i.end()
+	for range 10 {
+		r := &kgo.Record{Topic: w.In, Partition: 2, Value: callback("gone", time.Now())}
+		if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var before kadm.Offsets
+	before.Add(kadm.Offset{Topic: w.In, Partition: 2, At: 11})
+	if _, err := kadm.NewClient(w.feeder).DeleteRecords(context.Background(), before); err != nil {
+		t.Fatal(err)
+	}
+	w.calls("d", 3*partitions)
+	i = w.start("a")
+	w.await(time.Minute)
+	w.check()
+	if got := i.metric("enricher_events_lost_total"); got != 10 {
+		t.Errorf("%v events lost, want 10", got)
+	}
+	if n := i.logs.FilterMessageSnippet("retention deleted").Len(); n != 1 {
+		t.Errorf("%d log lines about it", n)
+	}
+}
