@@ -89,82 +89,76 @@ func TestAnswerLost(t *testing.T) {
 
 // TestNewerMetadata: a partition whose progress a newer version wrote is left
 // alone; the others go on.
-func TestNewerMetadata(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{})
-		adm := kadm.NewClient(w.feeder)
-		var offsets kadm.Offsets
-		offsets.Add(kadm.Offset{Topic: w.In, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: "enricher/7 whatever"})
-		if err := adm.CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
-			t.Fatal(err)
+func TestNewerMetadata(t *testing.T) { virtually(t, fetchtest.Config{}, newerMetadata) }
+
+func newerMetadata(t *testing.T, w *world) {
+	adm := kadm.NewClient(w.feeder)
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: w.In, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: "enricher/7 whatever"})
+	if err := adm.CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 60 {
+		if p := int32(n % partitions); p != 1 {
+			w.call(p, "c"+strconv.Itoa(n))
 		}
-		for n := range 60 {
-			if p := int32(n % partitions); p != 1 {
-				w.call(p, "c"+strconv.Itoa(n))
-			}
-		}
-		refused := oracle.Source{Topic: w.In, Partition: 1}
-		r := &kgo.Record{Topic: w.In, Partition: 1, Value: callback("refused", time.Now())}
-		if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		i := w.start("a")
-		w.await(time.Minute)
-		<-time.After(time.Minute)
-		if a := w.ledger.Check(w.outputs()); !a.OK() {
-			t.Error(a)
-		}
-		if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, w.In+"[1]") || !strings.Contains(why, "newer version") {
-			t.Errorf("readiness: %q", why)
-		}
-		if n := w.api.RequestsFor("refused"); n != 0 {
-			t.Errorf("%v was looked up %d times", refused, n)
-		}
-		if n := i.logs.FilterMessageSnippet("refused").Len(); n != 1 {
-			t.Errorf("%d log lines", n)
-		}
-		committed, err := adm.FetchOffsets(context.Background(), w.Group)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if at, _ := committed.Lookup(w.In, 1); at.At != 0 || at.Metadata != "enricher/7 whatever" {
-			t.Errorf("the refused partition's offset is %d %q now", at.At, at.Metadata)
-		}
-	})
+	}
+	refused := oracle.Source{Topic: w.In, Partition: 1}
+	r := &kgo.Record{Topic: w.In, Partition: 1, Value: callback("refused", time.Now())}
+	if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	i := w.start("a")
+	w.await(time.Minute)
+	<-time.After(w.span(time.Minute, 3*time.Second))
+	if a := w.ledger.Check(w.outputs()); !a.OK() {
+		t.Error(a)
+	}
+	if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, w.In+"[1]") || !strings.Contains(why, "newer version") {
+		t.Errorf("readiness: %q", why)
+	}
+	if n := w.api.RequestsFor("refused"); n != 0 {
+		t.Errorf("%v was looked up %d times", refused, n)
+	}
+	if n := i.logs.FilterMessageSnippet("refused").Len(); n != 1 {
+		t.Errorf("%d log lines", n)
+	}
+	committed, err := adm.FetchOffsets(context.Background(), w.Group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, _ := committed.Lookup(w.In, 1); at.At != 0 || at.Metadata != "enricher/7 whatever" {
+		t.Errorf("the refused partition's offset is %d %q now", at.At, at.Metadata)
+	}
 }
 
 // TestForeignMetadata: an operator reset the group; nothing is done ahead.
-func TestForeignMetadata(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{})
-		var offsets kadm.Offsets
-		for p := range int32(partitions) {
-			offsets.Add(kadm.Offset{Topic: w.In, Partition: p, At: 0, LeaderEpoch: -1, Metadata: "reset by hand"})
-		}
-		if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
-			t.Fatal(err)
-		}
-		w.calls("c", 100)
-		w.start("a")
-		w.await(time.Minute)
-		w.check()
-	})
+func TestForeignMetadata(t *testing.T) { virtually(t, fetchtest.Config{}, foreignMetadata) }
+
+func foreignMetadata(t *testing.T, w *world) {
+	w.setOffsets(0, "reset by hand")
+	w.calls("c", 100)
+	w.start("a")
+	w.await(time.Minute)
+	w.check()
 }
 
+// TestRetention: see retention.
+func TestRetention(t *testing.T) { virtually(t, fetchtest.Config{}, retention) }
+
 // TestStartFail: without a committed offset the program says so and ends.
-func TestStartFail(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{})
-		w.calls("c", 10)
-		i := w.start("a", func(c *consumer.Config) { c.Start = consumer.Fail })
-		<-i.done
-		if i.err == nil || !strings.Contains(i.err.Error(), "no committed offset") {
-			t.Errorf("Run returned %v", i.err)
-		}
-		if n := len(w.outputs()); n > 0 {
-			t.Errorf("%d outputs", n)
-		}
-	})
+func TestStartFail(t *testing.T) { virtually(t, fetchtest.Config{}, startFail) }
+
+func startFail(t *testing.T, w *world) {
+	w.calls("c", 10)
+	i := w.start("a", func(c *consumer.Config) { c.Start = consumer.Fail })
+	<-i.done
+	if i.err == nil || !strings.Contains(i.err.Error(), "no committed offset") {
+		t.Errorf("Run returned %v", i.err)
+	}
+	if n := len(w.outputs()); n > 0 {
+		t.Errorf("%d outputs", n)
+	}
 }
 
 // twins: of two processes with one instance, the one that started first

@@ -36,13 +36,16 @@ func TestInRealTime(t *testing.T) {
 	t.Run("mutant is caught", mutantIsCaught)
 }
 
-// inRealTime are the scenarios that an embedded and a real Kafka share.
-var inRealTime = []struct {
+// scenario is one that runs on an embedded and on a real Kafka.
+type scenario struct {
 	name  string
 	api   fetchtest.Config
 	run   func(*testing.T, *world)
 	alone bool // it needs the whole machine when the broker is a real one
-}{
+}
+
+// inRealTime are those that run in real time on both.
+var inRealTime = []scenario{
 	{"coming and going", fetchtest.Config{Rate: 200, Misbehave: []fetchtest.Chance{
 		{Percent: 3, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.NotJSON()}, {Percent: 2, Fault: fetchtest.CutBody()},
 	}}, comingAndGoing, true},

@@ -52,6 +52,16 @@ type world struct {
 	fed     int
 	// settings of every instance; nil: those of production, on virtual time.
 	settings func(*consumer.Config)
+	// real time passes: waits are short.
+	real bool
+}
+
+// span is a wait: of virtual time, or of real time.
+func (w *world) span(virtual, real time.Duration) time.Duration {
+	if w.real {
+		return real
+	}
+	return virtual
 }
 
 // newWorld makes one in memory, so that it runs in a bubble of virtual time.

@@ -189,7 +189,7 @@ func TestKafkaManyPartitions(t *testing.T) {
 	}
 	w.awaitTopic(w.In, many)
 	// A predecessor left much done ahead everywhere, far above the log's end.
-	wide := consumer.EveryOther(w.topicID(w.In), 0, 100, 12_000)
+	wide := consumer.EveryOther(w.topicID(w.feeder), 0, 100, 12_000)
 	for from := int32(0); from < many; from += 100 {
 		var offsets kadm.Offsets
 		for p := from; p < from+100; p++ {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,9 +19,7 @@ import (
 	"enricher/consumer"
 	"enricher/fetch/fetchtest"
 	"enricher/producer"
-	"enricher/schemas"
 	"enricher/test/kafka"
-	"enricher/test/oracle"
 )
 
 // The tests named TestKafka run on a real Kafka. They take minutes, so they are
@@ -89,7 +88,7 @@ func kafkaWorld(t *testing.T, api fetchtest.Config, brokers []string) *world {
 	w := joinWorld(t, api, new(net.Dialer).DialContext, brokers)
 	id := "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	w.names = names{In: "calls" + id, Out: "enriched" + id, Dead: "dead" + id, Group: "g" + id}
-	w.settings = brief
+	w.settings, w.real = brief, true
 	w.create(partitions, w.In)
 	w.create(partitions, w.Out)
 	w.create(partitions, w.Dead)
@@ -136,12 +135,26 @@ func (w *world) awaitTopic(topic string, partitions int) {
 // brief shortens what instances wait for on a real Kafka.
 func brief(c *consumer.Config) {
 	quick(c)
-	c.Schedule.NotFoundWindow = 4 * time.Second
+	c.Schedule.NotFoundWindow, c.Schedule.RetryWindow = 4*time.Second, 4*time.Second
 }
 
 // TestKafkaScenarios: what holds on the embedded broker holds on a real one.
 func TestKafkaScenarios(t *testing.T) {
-	for _, s := range inRealTime {
+	for _, s := range slices.Concat(inRealTime, []scenario{
+		{"every kind of event", fetchtest.Config{Rate: 200}, everyKindOfEvent, false},
+		{"outage", fetchtest.Config{}, outage("502", fetchtest.BadGateway()), false},
+		{"rate limited", fetchtest.Config{}, outage("too many requests", fetchtest.TooManyRequests("7")), false},
+		{"wrong key", fetchtest.Config{}, wrongKey, false},
+		{"everything missing", fetchtest.Config{}, everythingMissing, false},
+		{"broker away", fetchtest.Config{}, brokerAway, false},
+		{"drain", slowAPI, drain, false},
+		{"drain budget", lateAPI, drainBudget, false},
+		{"oversize", fetchtest.Config{}, oversize, false},
+		{"newer metadata", fetchtest.Config{}, newerMetadata, false},
+		{"foreign metadata", fetchtest.Config{}, foreignMetadata, false},
+		{"retention", fetchtest.Config{}, retention, false},
+		{"start fail", fetchtest.Config{}, startFail, false},
+	}) {
 		t.Run(s.name, func(t *testing.T) {
 			if !s.alone {
 				t.Parallel()
@@ -149,25 +162,6 @@ func TestKafkaScenarios(t *testing.T) {
 			s.run(t, onKafka(t, s.api))
 		})
 	}
-}
-
-// TestKafkaEvents: every kind of event, with short windows.
-func TestKafkaEvents(t *testing.T) {
-	w := onKafka(t, fetchtest.Config{Rate: 200})
-	w.calls("c", 100)
-	for n := range 5 {
-		id := "never-" + strconv.Itoa(n)
-		w.api.Never(id)
-		w.letter(int32(n), callback(id, time.Now()), schemas.NotFound)
-		w.call(int32(n), "c1") // repeated
-		w.letter(int32(n), []byte("junk"), schemas.Malformed)
-		w.feed(int32(n), []byte(`{"CallbackCommand":"Call.CallbackAfterStartCall"}`), oracle.Expect{})
-	}
-	w.letter(3, nil, schemas.Malformed)
-	w.letter(0, []byte(strings.Repeat("x", 1_048_300)), schemas.Malformed)
-	w.start("a", quick, func(c *consumer.Config) { c.Schedule.NotFoundWindow = 4 * time.Second })
-	w.await(time.Minute)
-	w.check()
 }
 
 // TestKafkaExpiredID: the broker forgets the transactional id of an instance

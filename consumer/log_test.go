@@ -18,13 +18,14 @@ import (
 
 // Ways in which the input topic's log can change under the group's offsets.
 
-func (w *world) topicID(topic string) [16]byte {
+// topicID is that of the input topic, as a client sees it.
+func (w *world) topicID(cl *kgo.Client) [16]byte {
 	w.t.Helper()
-	topics, err := kadm.NewClient(w.feeder).ListTopics(context.Background(), topic)
+	topics, err := kadm.NewClient(cl).ListTopics(context.Background(), w.In)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return topics[topic].ID
+	return topics[w.In].ID
 }
 
 // setOffsets sets the group's offset of every partition, as an operator does.
@@ -45,7 +46,7 @@ func (w *world) setOffsets(at int64, metadata string) {
 // still that of the old log.
 func logShorter(t *testing.T, w *world) {
 	w.calls("c", 3*partitions)
-	w.setOffsets(1000, consumer.EveryOther(w.topicID(w.In), 1000, 1002, 20))
+	w.setOffsets(1000, consumer.EveryOther(w.topicID(w.feeder), 1000, 1002, 20))
 	i := w.start("a", quick, func(c *consumer.Config) { w.failCommits(c, 1) })
 	w.await(time.Minute)
 	w.check()
@@ -90,7 +91,7 @@ func topicRecreated(events int) func(*testing.T, *world) {
 		w.await(time.Minute)
 		w.check()
 		adm := kadm.NewClient(w.feeder)
-		old := w.topicID(w.In)
+		old := w.topicID(w.feeder)
 		if _, err := adm.DeleteTopic(context.Background(), w.In); err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +113,7 @@ func topicRecreated(events int) func(*testing.T, *world) {
 				t.Fatal(err)
 			}
 		}
-		if w.topicID(w.In) == old {
+		if w.topicID(feeder) == old {
 			t.Fatal("the topic is still the old one: this test shows nothing")
 		}
 		news := map[string]int{}
