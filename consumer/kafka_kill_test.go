@@ -55,7 +55,7 @@ func TestKafkaKillInTransaction(t *testing.T) {
 	}{
 		{"itself comes back", "a", 5 * time.Second, 7 * time.Second},
 		// Another one does not know whose transaction it is.
-		{"another one takes over", "b", 15 * time.Second, 20 * time.Second},
+		{"another one takes over", "b", 25 * time.Second, 30 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

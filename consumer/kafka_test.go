@@ -24,7 +24,8 @@ import (
 
 // The tests named TestKafka run on a real Kafka. They take minutes, so they are
 // asked for: KAFKA_TESTS=1 starts brokers, KAFKA_BROKERS names some that are
-// there already; those that need a broker of their own are skipped then.
+// there already; those that need a broker of their own are skipped then. A broker
+// of that kind needs group.min.session.timeout.ms=1000 and sharedProperties.
 
 // sharedKafka is the broker of all tests that do not need one of their own.
 // TestMain ends it.

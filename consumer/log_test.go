@@ -138,6 +138,18 @@ func topicRecreated(events int) func(*testing.T, *world) {
 	}
 }
 
+// offsetsOfAnother: the committed offsets, and what is done ahead of them, are
+// those of a topic of the same name that is no more.
+func offsetsOfAnother(t *testing.T, w *world) {
+	w.calls("c", 5*partitions)
+	another := w.topicID(w.feeder)
+	another[0]++
+	w.setOffsets(2, consumer.EveryOther(another, 2, 3, 1))
+	w.start("a", quick)
+	w.await(time.Minute)
+	w.check()
+}
+
 // retention: events that were deleted before anybody handled them are counted
 // and told, and the rest goes on.
 func retention(t *testing.T, w *world) {
