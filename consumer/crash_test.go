@@ -1,6 +1,7 @@
 package consumer_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
@@ -30,7 +31,8 @@ type victim struct {
 	API       string
 	Instance  string
 	Unlimited bool // no quota, no settle delay, no flood guard
-	HoldEnd   bool // never end the first transaction; say so on standard output
+	// Hold is where to get stuck; it says so on standard output.
+	Hold *failpoint
 }
 
 const victimEnv = "ENRICHER_TEST_VICTIM"
@@ -70,15 +72,9 @@ func beVictim(told string) error {
 	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...)} }
 	v.apply(&cfg)
 	quick(&cfg)
-	if v.HoldEnd {
+	if v.Hold != nil {
 		n := &network{dial: new(net.Dialer).DialContext}
-		n.onRequest(func(k kmsg.Key) *fate {
-			if k != kmsg.EndTxn {
-				return nil
-			}
-			_, _ = fmt.Println("holding") // a parent that is gone needs no word
-			return &fate{lost: true}
-		})
+		n.onRequest(v.Hold.stuck)
 		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...), kgo.Dialer(n.DialContext)} }
 	}
 	if v.Unlimited {
@@ -134,13 +130,39 @@ func (p *process) kill() {
 	}
 }
 
-// failpoints are the moments of a transaction at which a process dies, told by
-// the request that arrives at the broker. The process is gone before the broker
-// goes on; happens says whether the request still takes effect.
-var failpoints = map[string]struct {
-	key     kmsg.Key
-	happens bool
-}{
+// failpoint is a moment of a transaction: a request that is under way. Happens
+// says whether it still takes effect.
+type failpoint struct {
+	Key     kmsg.Key
+	Happens bool
+}
+
+// stuck lets the process that reaches the failpoint go no further.
+func (p *failpoint) stuck(k kmsg.Key) *fate {
+	if k != p.Key {
+		return nil
+	}
+	stay := func() {
+		_, _ = fmt.Println("stuck") // a parent that is gone needs no word
+		select {}
+	}
+	if p.Happens {
+		return &fate{after: stay}
+	}
+	return &fate{before: stay}
+}
+
+// stuck waits until the process is at its failpoint.
+func (p *process) stuck(t *testing.T) {
+	t.Helper()
+	if _, err := bufio.NewReader(p.stdout).ReadString('\n'); err != nil {
+		t.Fatal("the failpoint was not reached: ", err)
+	}
+}
+
+// failpoints are the moments of a transaction at which a process dies. On the
+// embedded broker the process is gone before the broker goes on.
+var failpoints = map[string]failpoint{
 	"before begin":                  {kmsg.Produce, false},
 	"during produce":                {kmsg.Produce, true},
 	"after produce":                 {kmsg.TxnOffsetCommit, false},
@@ -158,7 +180,7 @@ func crashPoints(t *testing.T) {
 			w, api := tcpWorld(t)
 			var armed atomic.Pointer[process]
 			died := make(chan struct{}, 1)
-			w.cluster.ControlKey(int16(point.key), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.ControlKey(int16(point.Key), func(kmsg.Request) (kmsg.Response, error, bool) {
 				w.cluster.KeepControl()
 				p := armed.Swap(nil)
 				if p == nil {
@@ -166,7 +188,7 @@ func crashPoints(t *testing.T) {
 				}
 				p.kill()
 				died <- struct{}{}
-				if point.happens {
+				if point.Happens {
 					return nil, nil, false
 				}
 				return nil, context.Canceled, true

@@ -161,6 +161,9 @@ func answerLost(key kmsg.Key) func(*testing.T, *world) {
 			return &fate{before: dark}
 		})
 		for n := 0; cut.Load() < 2 || n < 10; n++ {
+			if n > 150 {
+				t.Fatal("no second transaction ends: ", w.ledger.Check(w.outputs()))
+			}
 			w.calls("c"+strconv.Itoa(n)+"-", partitions)
 			<-time.After(200 * time.Millisecond)
 		}

@@ -91,6 +91,9 @@ func unknownEnd(happened bool) func(*testing.T, *world) {
 			}}
 		})
 		for n := 0; forged.Load() < 2 || n < 10; n++ {
+			if n > 150 {
+				t.Fatal("no second transaction ends: ", w.ledger.Check(w.outputs()))
+			}
 			w.calls("c"+strconv.Itoa(n)+"-", partitions)
 			<-time.After(200 * time.Millisecond)
 		}
