@@ -135,7 +135,7 @@ func newerMetadata(t *testing.T, w *world) {
 // TestForeignMetadata: an operator reset the group; nothing is done ahead.
 func TestForeignMetadata(t *testing.T) { virtually(t, fetchtest.Config{}, foreignMetadata) }
 
-func foreignMetadata(t *testing.T, w *world) {
+func foreignMetadata(_ *testing.T, w *world) {
 	w.setOffsets(0, "reset by hand")
 	w.calls("c", 100)
 	w.start("a")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -228,4 +229,34 @@ func TestKafkaRestart(t *testing.T) {
 	<-feeding
 	w.await(time.Minute)
 	w.check()
+}
+
+// TestKafkaLogLost: a broker comes back without the input topic's log, and the
+// member that was in the middle of it stays where it is.
+func TestKafkaLogLost(t *testing.T) {
+	t.Parallel()
+	w, c := onOwnKafka(t, fetchtest.Config{}, kafka.Config{})
+	i := w.start("a")
+	w.calls("c", 5*partitions)
+	w.await(time.Minute)
+	w.check()
+	if err := c.Shutdown(0); err != nil {
+		t.Fatal(err)
+	}
+	for p := range partitions {
+		if err := os.RemoveAll(filepath.Join(c.Data(0), w.In+"-"+strconv.Itoa(p))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(c.Run(0), c.Await(t.Context(), 1)); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitTopic(w.In, partitions)
+	n := w.anew(2 * partitions)
+	n.await()
+	i.end()
+	n.check()
+	if lost := i.metric("enricher_truncated_partitions_total"); lost != partitions {
+		t.Errorf("%v partitions found truncated, want %d", lost, partitions)
+	}
 }

@@ -102,45 +102,71 @@ func topicRecreated(events int) func(*testing.T, *world) {
 				t.Fatal(err) // until the old one is gone it exists
 			}
 		}
-		feeder, err := kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1))...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer feeder.Close()
-		for n := range events {
-			r := &kgo.Record{Topic: w.In, Partition: int32(n % partitions), Value: callback("new-"+strconv.Itoa(n), time.Now())}
-			if err := feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if w.topicID(feeder) == old {
+		n := w.anew(events)
+		if w.topicID(n.feeder) == old {
 			t.Fatal("the topic is still the old one: this test shows nothing")
 		}
-		news := map[string]int{}
-		for deadline := time.Now().Add(40 * time.Second); len(news) < events; <-time.After(300 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("outcomes of %d of the new topic's %d events", len(news), events)
-			}
-			clear(news)
-			for _, r := range w.outputs() {
-				if strings.HasPrefix(string(r.Key), "new-") {
-					news[string(r.Key)]++
-				}
-			}
-		}
+		n.await()
 		i.end()
-		for key, n := range news {
-			if n != 1 {
-				t.Errorf("%s has %d outcomes", key, n)
+		n.check()
+	}
+}
+
+// anew is a log that begins again at 0. Its events are no ledger's: others
+// stood at the same offsets.
+type anew struct {
+	*world
+	feeder *kgo.Client
+	events int
+	seen   map[string]int // outcomes, by CallId
+}
+
+// anew feeds so many events to the log that took the old one's place.
+func (w *world) anew(events int) *anew {
+	w.t.Helper()
+	feeder, err := kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1))...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(feeder.Close)
+	for n := range events {
+		r := &kgo.Record{Topic: w.In, Partition: int32(n % partitions), Value: callback("new-"+strconv.Itoa(n), time.Now())}
+		if err := feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return &anew{world: w, feeder: feeder, events: events, seen: map[string]int{}}
+}
+
+// await waits until every event has an outcome.
+func (a *anew) await() {
+	a.t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); len(a.seen) < a.events; <-time.After(300 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			a.t.Fatalf("outcomes of %d of the new log's %d events", len(a.seen), a.events)
+		}
+		clear(a.seen)
+		for _, r := range a.outputs() {
+			if strings.HasPrefix(string(r.Key), "new-") {
+				a.seen[string(r.Key)]++
 			}
 		}
-		w.checkOffsets()
 	}
+}
+
+func (a *anew) check() {
+	a.t.Helper()
+	for key, n := range a.seen {
+		if n != 1 {
+			a.t.Errorf("%s has %d outcomes", key, n)
+		}
+	}
+	a.checkOffsets()
 }
 
 // offsetsOfAnother: the committed offsets, and what is done ahead of them, are
 // those of a topic of the same name that is no more.
-func offsetsOfAnother(t *testing.T, w *world) {
+func offsetsOfAnother(_ *testing.T, w *world) {
 	w.calls("c", 5*partitions)
 	another := w.topicID(w.feeder)
 	another[0]++

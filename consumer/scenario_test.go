@@ -298,7 +298,7 @@ func drainBudget(t *testing.T, w *world) {
 // TestOversize: records that the output topics do not take.
 func TestOversize(t *testing.T) { virtually(t, fetchtest.Config{}, oversize) }
 
-func oversize(t *testing.T, w *world) {
+func oversize(_ *testing.T, w *world) {
 	big := bytes.Repeat([]byte("x"), 1_048_300) // with a letter's headers too large to copy
 	w.letter(0, big, schemas.Malformed)
 	w.start("a")

@@ -180,7 +180,7 @@ func (cfg *Config) properties(c *Cluster, i int, controller, voters string) stri
 		"controller.listener.names":      "CONTROLLER",
 		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"controller.quorum.voters":       voters,
-		"log.dirs":                       filepath.Join(c.nodes[i].dir, "data"),
+		"log.dirs":                       c.Data(i),
 		"auto.create.topics.enable":      "false",
 
 		"default.replication.factor": copies, "min.insync.replicas": minISR,
@@ -198,6 +198,9 @@ func (cfg *Config) properties(c *Cluster, i int, controller, voters string) stri
 	}
 	return b.String()
 }
+
+// Data is the folder of node i's logs.
+func (c *Cluster) Data(i int) string { return filepath.Join(c.nodes[i].dir, "data") }
 
 func (n *node) properties() string { return filepath.Join(n.dir, "server.properties") }
 
