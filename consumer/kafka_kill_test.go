@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,11 +15,20 @@ import (
 	"enricher/producer"
 )
 
+// unevenAPI takes a second for every tenth call, so that the others are done
+// ahead of it, and nothing for the rest.
+var unevenAPI = fetchtest.Config{Latency: func(callID string) time.Duration {
+	if strings.HasSuffix(callID, "7") {
+		return time.Second
+	}
+	return 0
+}}
+
 // TestKafkaKill: kill -9 at random moments, most of them inside a transaction;
 // the same instance, restarted, goes on soon.
 func TestKafkaKill(t *testing.T) {
 	t.Parallel()
-	w := onKafka(t, fetchtest.Config{})
+	w := onKafka(t, unevenAPI)
 	server, err := fetchtest.Listen(w.api)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +61,7 @@ func TestKafkaCrashPoints(t *testing.T) {
 	for name, point := range failpoints {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := onKafka(t, fetchtest.Config{})
+			w := onKafka(t, unevenAPI)
 			server, err := fetchtest.Listen(w.api)
 			if err != nil {
 				t.Fatal(err)
