@@ -144,7 +144,7 @@ func (w benchWorld) fill(partitions, calls, events int) {
 	w.t.Helper()
 	for n := range events {
 		w.feeder.Produce(context.Background(), &kgo.Record{
-			Topic: inTopic, Partition: int32(n % partitions), Value: callback(benchCall(n%calls), time.Now()),
+			Topic: w.In, Partition: int32(n % partitions), Value: callback(benchCall(n%calls), time.Now()),
 		}, w.mustFeed)
 	}
 	if err := w.feeder.Flush(context.Background()); err != nil {
@@ -166,7 +166,7 @@ func (w benchWorld) loop(events int, every time.Duration) figures {
 	w.t.Helper()
 	m := startMeter()
 	s, err := kgo.NewGroupTransactSession(append(w.opts(),
-		kgo.ConsumerGroup("loop"), kgo.ConsumeTopics(inTopic), kgo.TransactionalID("loop"),
+		kgo.ConsumerGroup("loop"), kgo.ConsumeTopics(w.In), kgo.TransactionalID("loop"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.BlockRebalanceOnPoll(),
 		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(16<<20),
@@ -176,7 +176,7 @@ func (w benchWorld) loop(events int, every time.Duration) figures {
 	}
 	defer s.CloseAllowingRebalance()
 	record := fetchtest.RecordFor(0, "any")
-	out := producer.Outputs{EnrichedTopic: outTopic, SDKAppID: "1400000000"}
+	out := producer.Outputs{EnrichedTopic: w.Out, SDKAppID: "1400000000"}
 	ctx := context.Background()
 	for done, open := 0, 0; done < events; {
 		if err := s.Begin(); err != nil {
@@ -244,6 +244,7 @@ func (w benchWorld) run(change ...func(*consumer.Config)) (i *instance, stop fun
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.apply(&cfg)
 	cfg.Kafka = w.opts
 	for _, c := range change {
 		c(&cfg)
@@ -282,7 +283,7 @@ func BenchmarkMemory(b *testing.B) {
 		for n := range 20_000 {
 			id := "never-" + strconv.Itoa(n)
 			w.api.Never(id)
-			w.feeder.Produce(context.Background(), &kgo.Record{Topic: inTopic, Partition: int32(n % partitions), Value: callback(id, time.Now())}, w.mustFeed)
+			w.feeder.Produce(context.Background(), &kgo.Record{Topic: w.In, Partition: int32(n % partitions), Value: callback(id, time.Now())}, w.mustFeed)
 		}
 		if err := w.feeder.Flush(context.Background()); err != nil {
 			b.Fatal(err)

@@ -178,6 +178,8 @@ func (c *conductor) pollError(tp topicPartition, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		// The client joins again for ever.
 	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
 		// Retriable for the client, which asks for the old topic for ever.
 	case errors.As(err, &loss), errors.As(err, &group), kerr.IsRetriable(err):

@@ -150,7 +150,7 @@ func (c *Consumer) run(ctx context.Context) error {
 	pause := minRebuild
 	for ctx.Err() == nil {
 		start := time.Now()
-		err := c.runSession(ctx)
+		err := c.denied(c.runSession(ctx))
 		var fatal *fatalError
 		if err == nil || errors.As(err, &fatal) {
 			return err

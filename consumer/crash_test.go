@@ -1,10 +1,12 @@
 package consumer_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -24,10 +26,13 @@ import (
 // victim is what a child process is told: this test binary, run as one
 // instance until it is killed.
 type victim struct {
+	names
 	Brokers   []string
 	API       string
 	Instance  string
 	Unlimited bool // no quota, no settle delay, no flood guard
+	// Hold is where to get stuck; it says so on standard output.
+	Hold *failpoint
 }
 
 const victimEnv = "ENRICHER_TEST_VICTIM"
@@ -45,7 +50,14 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = f.Value.Set("8") // a number, so it cannot fail
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if sharedKafka.cluster != nil {
+		if err := sharedKafka.cluster.Stop(); err != nil {
+			_, _ = fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 func beVictim(told string) error {
@@ -58,7 +70,13 @@ func beVictim(told string) error {
 		return err
 	}
 	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...)} }
+	v.apply(&cfg)
 	quick(&cfg)
+	if v.Hold != nil {
+		n := &network{dial: new(net.Dialer).DialContext}
+		n.onRequest(v.Hold.stuck)
+		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...), kgo.Dialer(n.DialContext)} }
+	}
 	if v.Unlimited {
 		cfg.APIRate, cfg.Schedule.Settle, cfg.FloodGuard = 0, 0, 0
 	}
@@ -70,7 +88,10 @@ func beVictim(told string) error {
 }
 
 // process is a child that runs an instance.
-type process struct{ cmd *exec.Cmd }
+type process struct {
+	cmd    *exec.Cmd
+	stdout io.Reader
+}
 
 func (w *world) spawn(instance, api string) *process {
 	w.t.Helper()
@@ -79,6 +100,7 @@ func (w *world) spawn(instance, api string) *process {
 
 func (w *world) spawnAs(v victim) *process {
 	w.t.Helper()
+	v.names = w.names
 	told, err := json.Marshal(v)
 	if err != nil {
 		w.t.Fatal(err)
@@ -87,9 +109,12 @@ func (w *world) spawnAs(v victim) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{exec.Command(self)}
+	p := &process{cmd: exec.Command(self)}
 	p.cmd.Env = append(os.Environ(), victimEnv+"="+string(told))
 	p.cmd.Stderr = os.Stderr
+	if p.stdout, err = p.cmd.StdoutPipe(); err != nil {
+		w.t.Fatal(err)
+	}
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -105,13 +130,39 @@ func (p *process) kill() {
 	}
 }
 
-// failpoints are the moments of a transaction at which a process dies, told by
-// the request that arrives at the broker. The process is gone before the broker
-// goes on; happens says whether the request still takes effect.
-var failpoints = map[string]struct {
-	key     kmsg.Key
-	happens bool
-}{
+// failpoint is a moment of a transaction: a request that is under way. Happens
+// says whether it still takes effect.
+type failpoint struct {
+	Key     kmsg.Key
+	Happens bool
+}
+
+// stuck lets the process that reaches the failpoint go no further.
+func (p *failpoint) stuck(k kmsg.Key) *fate {
+	if k != p.Key {
+		return nil
+	}
+	stay := func() {
+		_, _ = fmt.Println("stuck") // a parent that is gone needs no word
+		select {}
+	}
+	if p.Happens {
+		return &fate{after: stay}
+	}
+	return &fate{before: stay}
+}
+
+// stuck waits until the process is at its failpoint.
+func (p *process) stuck(t *testing.T) {
+	t.Helper()
+	if _, err := bufio.NewReader(p.stdout).ReadString('\n'); err != nil {
+		t.Fatal("the failpoint was not reached: ", err)
+	}
+}
+
+// failpoints are the moments of a transaction at which a process dies. On the
+// embedded broker the process is gone before the broker goes on.
+var failpoints = map[string]failpoint{
 	"before begin":                  {kmsg.Produce, false},
 	"during produce":                {kmsg.Produce, true},
 	"after produce":                 {kmsg.TxnOffsetCommit, false},
@@ -129,7 +180,7 @@ func crashPoints(t *testing.T) {
 			w, api := tcpWorld(t)
 			var armed atomic.Pointer[process]
 			died := make(chan struct{}, 1)
-			w.cluster.ControlKey(int16(point.key), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.ControlKey(int16(point.Key), func(kmsg.Request) (kmsg.Response, error, bool) {
 				w.cluster.KeepControl()
 				p := armed.Swap(nil)
 				if p == nil {
@@ -137,7 +188,7 @@ func crashPoints(t *testing.T) {
 				}
 				p.kill()
 				died <- struct{}{}
-				if point.happens {
+				if point.Happens {
 					return nil, nil, false
 				}
 				return nil, context.Canceled, true

@@ -37,7 +37,7 @@ func TestFailedEnds(t *testing.T) {
 					w.await(time.Minute)
 					entity := kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: 2}
 					if key == kmsg.Produce {
-						entity.Topic = outTopic
+						entity.Topic = w.Out
 					}
 					whole := kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: 2, TopLevel: true}
 					w.cluster.Fault(entity, whole)
@@ -89,153 +89,76 @@ func TestAnswerLost(t *testing.T) {
 
 // TestNewerMetadata: a partition whose progress a newer version wrote is left
 // alone; the others go on.
-func TestNewerMetadata(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{})
-		adm := kadm.NewClient(w.feeder)
-		var offsets kadm.Offsets
-		offsets.Add(kadm.Offset{Topic: inTopic, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: "enricher/7 whatever"})
-		if err := adm.CommitAllOffsets(context.Background(), group, offsets); err != nil {
-			t.Fatal(err)
-		}
-		for n := range 60 {
-			if p := int32(n % partitions); p != 1 {
-				w.call(p, "c"+strconv.Itoa(n))
-			}
-		}
-		refused := oracle.Source{Topic: inTopic, Partition: 1}
-		r := &kgo.Record{Topic: inTopic, Partition: 1, Value: callback("refused", time.Now())}
-		if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		i := w.start("a")
-		w.await(time.Minute)
-		<-time.After(time.Minute)
-		if a := w.ledger.Check(w.outputs()); !a.OK() {
-			t.Error(a)
-		}
-		if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, inTopic+"[1]") || !strings.Contains(why, "newer version") {
-			t.Errorf("readiness: %q", why)
-		}
-		if n := w.api.RequestsFor("refused"); n != 0 {
-			t.Errorf("%v was looked up %d times", refused, n)
-		}
-		if n := i.logs.FilterMessageSnippet("refused").Len(); n != 1 {
-			t.Errorf("%d log lines", n)
-		}
-		committed, err := adm.FetchOffsets(context.Background(), group)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if at, _ := committed.Lookup(inTopic, 1); at.At != 0 || at.Metadata != "enricher/7 whatever" {
-			t.Errorf("the refused partition's offset is %d %q now", at.At, at.Metadata)
-		}
-	})
-}
+func TestNewerMetadata(t *testing.T) { virtually(t, fetchtest.Config{}, newerMetadata) }
 
-// TestForeignMetadata: an operator reset the group; nothing is done ahead.
-func TestForeignMetadata(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{})
-		var offsets kadm.Offsets
-		for p := range int32(partitions) {
-			offsets.Add(kadm.Offset{Topic: inTopic, Partition: p, At: 0, LeaderEpoch: -1, Metadata: "reset by hand"})
-		}
-		if err := kadm.NewClient(w.feeder).CommitAllOffsets(context.Background(), group, offsets); err != nil {
-			t.Fatal(err)
-		}
-		w.calls("c", 100)
-		w.start("a")
-		w.await(time.Minute)
-		w.check()
-	})
-}
-
-// TestRetention: events that were deleted before anybody handled them are
-// counted and told, and the rest goes on.
-func TestRetention(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{})
-		i := w.start("a")
-		w.calls("c", partitions)
-		w.await(time.Minute)
-		i.end()
-		for range 10 {
-			r := &kgo.Record{Topic: inTopic, Partition: 2, Value: callback("gone", time.Now())}
-			if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.cluster.DeleteRecords(inTopic, 2, 11); err != nil {
-			t.Fatal(err)
-		}
-		w.calls("d", 3*partitions)
-		i = w.start("a")
-		w.await(time.Minute)
-		w.check()
-		if got := i.metric("enricher_events_lost_total"); got != 10 {
-			t.Errorf("%v events lost, want 10", got)
-		}
-	})
-}
-
-// topicRecreated: what was done in the old topic says nothing about the new
-// one. In real time: the Kafka client asks for a topic that is gone without a
-// pause.
-func topicRecreated(t *testing.T, w *world) {
-	w.start("a", quick)
-	w.calls("c", 60)
-	w.await(time.Minute)
-	w.check()
+func newerMetadata(t *testing.T, w *world) {
 	adm := kadm.NewClient(w.feeder)
-	if _, err := adm.DeleteTopic(context.Background(), inTopic); err != nil {
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: w.In, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: "enricher/7 whatever"})
+	if err := adm.CommitAllOffsets(context.Background(), w.Group, offsets); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(2 * time.Second)
-	if _, err := adm.CreateTopic(context.Background(), partitions, -1, nil, inTopic); err != nil {
+	for n := range 60 {
+		if p := int32(n % partitions); p != 1 {
+			w.call(p, "c"+strconv.Itoa(n))
+		}
+	}
+	refused := oracle.Source{Topic: w.In, Partition: 1}
+	r := &kgo.Record{Topic: w.In, Partition: 1, Value: callback("refused", time.Now())}
+	if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	feeder, err := kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	i := w.start("a")
+	w.await(time.Minute)
+	<-time.After(w.span(time.Minute, 3*time.Second))
+	if a := w.ledger.Check(w.outputs()); !a.OK() {
+		t.Error(a)
+	}
+	if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, w.In+"[1]") || !strings.Contains(why, "newer version") {
+		t.Errorf("readiness: %q", why)
+	}
+	if n := w.api.RequestsFor("refused"); n != 0 {
+		t.Errorf("%v was looked up %d times", refused, n)
+	}
+	if n := i.logs.FilterMessageSnippet("refused").Len(); n != 1 {
+		t.Errorf("%d log lines", n)
+	}
+	committed, err := adm.FetchOffsets(context.Background(), w.Group)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer feeder.Close()
-	for n := range 120 { // more than the old one had
-		r := &kgo.Record{Topic: inTopic, Partition: int32(n % partitions), Value: callback("new-"+strconv.Itoa(n), time.Now())}
-		if err := feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for deadline := time.Now().Add(40 * time.Second); ; <-time.After(300 * time.Millisecond) {
-		news := map[string]int{}
-		for _, r := range w.outputs() {
-			if strings.HasPrefix(string(r.Key), "new-") {
-				news[string(r.Key)]++
-			}
-		}
-		if len(news) == 120 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("outcomes of %d of the new topic's 120 events", len(news))
-		}
+	if at, _ := committed.Lookup(w.In, 1); at.At != 0 || at.Metadata != "enricher/7 whatever" {
+		t.Errorf("the refused partition's offset is %d %q now", at.At, at.Metadata)
 	}
 }
 
+// TestForeignMetadata: an operator reset the group; nothing is done ahead.
+func TestForeignMetadata(t *testing.T) { virtually(t, fetchtest.Config{}, foreignMetadata) }
+
+func foreignMetadata(_ *testing.T, w *world) {
+	w.setOffsets(0, "reset by hand")
+	w.calls("c", 100)
+	w.start("a")
+	w.await(time.Minute)
+	w.check()
+}
+
+// TestRetention: see retention.
+func TestRetention(t *testing.T) { virtually(t, fetchtest.Config{}, retention) }
+
 // TestStartFail: without a committed offset the program says so and ends.
-func TestStartFail(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newWorld(t, fetchtest.Config{})
-		w.calls("c", 10)
-		i := w.start("a", func(c *consumer.Config) { c.Start = consumer.Fail })
-		<-i.done
-		if i.err == nil || !strings.Contains(i.err.Error(), "no committed offset") {
-			t.Errorf("Run returned %v", i.err)
-		}
-		if n := len(w.outputs()); n > 0 {
-			t.Errorf("%d outputs", n)
-		}
-	})
+func TestStartFail(t *testing.T) { virtually(t, fetchtest.Config{}, startFail) }
+
+func startFail(t *testing.T, w *world) {
+	w.calls("c", 10)
+	i := w.start("a", func(c *consumer.Config) { c.Start = consumer.Fail })
+	<-i.done
+	if i.err == nil || !strings.Contains(i.err.Error(), "no committed offset") {
+		t.Errorf("Run returned %v", i.err)
+	}
+	if n := len(w.outputs()); n > 0 {
+		t.Errorf("%d outputs", n)
+	}
 }
 
 // twins: of two processes with one instance, the one that started first

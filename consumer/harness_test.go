@@ -2,13 +2,10 @@ package consumer_test
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,7 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -29,16 +25,23 @@ import (
 )
 
 const (
-	inTopic     = "calls"
-	outTopic    = "enriched"
-	deadTopic   = "dead"
-	group       = "g"
 	partitions  = 12
 	settleDelay = 5 * time.Second
 )
 
+// names are those of the topics and of the group.
+type names struct{ In, Out, Dead, Group string }
+
+// embedded are the names on a broker that no other test uses.
+var embedded = names{In: "calls", Out: "enriched", Dead: "dead", Group: "g"}
+
+func (n names) apply(c *consumer.Config) {
+	c.Group, c.InputTopics, c.EnrichedTopic, c.DeadLetterTopic = n.Group, []string{n.In}, n.Out, n.Dead
+}
+
 // world is an embedded broker, a simulated API, and a ledger of what was fed.
 type world struct {
+	names
 	t       testing.TB
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	brokers []string
@@ -47,6 +50,18 @@ type world struct {
 	ledger  oracle.Ledger
 	feeder  *kgo.Client
 	fed     int
+	// settings of every instance; nil: those of production, on virtual time.
+	settings func(*consumer.Config)
+	// real time passes: waits are short.
+	real bool
+}
+
+// span is a wait: of virtual time, or of real time.
+func (w *world) span(virtual, real time.Duration) time.Duration {
+	if w.real {
+		return real
+	}
+	return virtual
 }
 
 // newWorld makes one in memory, so that it runs in a bubble of virtual time.
@@ -60,7 +75,7 @@ func makeWorld(t testing.TB, cfg fetchtest.Config, dial func(context.Context, st
 	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1),
-		kfake.SeedTopics(partitions, inTopic, outTopic, deadTopic),
+		kfake.SeedTopics(partitions, embedded.In, embedded.Out, embedded.Dead),
 		kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}),
 	}, opts...)...)
@@ -76,7 +91,7 @@ func makeWorld(t testing.TB, cfg fetchtest.Config, dial func(context.Context, st
 // joinWorld makes a world with brokers that are there already.
 func joinWorld(t testing.TB, cfg fetchtest.Config, dial func(context.Context, string, string) (net.Conn, error), brokers []string) *world {
 	t.Helper()
-	w := &world{t: t, api: fetchtest.New(cfg), dial: dial, brokers: brokers}
+	w := &world{names: embedded, t: t, api: fetchtest.New(cfg), dial: dial, brokers: brokers}
 	var err error
 	w.feeder, err = kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(1048588))...)
 	if err != nil {
@@ -95,12 +110,12 @@ func (w *world) opts() []kgo.Opt {
 func (w *world) feed(p int32, value []byte, e oracle.Expect) {
 	w.t.Helper()
 	e.Key, e.Value, e.Produced = []byte("key-"+strconv.Itoa(w.fed)), value, time.Now()
-	r := &kgo.Record{Topic: inTopic, Partition: p, Key: e.Key, Value: value}
+	r := &kgo.Record{Topic: w.In, Partition: p, Key: e.Key, Value: value}
 	if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.fed++
-	w.ledger.Add(oracle.Source{Topic: inTopic, Partition: p, Offset: r.Offset}, e)
+	w.ledger.Add(oracle.Source{Topic: w.In, Partition: p, Offset: r.Offset}, e)
 }
 
 // call feeds the end of a call whose record exists.
@@ -144,69 +159,6 @@ type instance struct {
 	network *network
 }
 
-// network is an instance's way to the broker; it can be cut.
-type network struct {
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
-
-	mu    sync.Mutex
-	cut   bool
-	sent  func(key kmsg.Key) bool
-	conns []net.Conn
-}
-
-// onSent has sent called when a request was written; true: the connection is
-// cut before its answer comes.
-func (n *network) onSent(sent func(key kmsg.Key) bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.sent = sent
-}
-
-// cuttable is a connection that shows its requests to the network.
-type cuttable struct {
-	net.Conn
-	n *network
-}
-
-// Write writes one request: the client writes each in one call.
-func (c *cuttable) Write(p []byte) (int, error) {
-	written, err := c.Conn.Write(p)
-	c.n.mu.Lock()
-	sent := c.n.sent
-	c.n.mu.Unlock()
-	if len(p) >= 6 && sent != nil && sent(kmsg.Key(binary.BigEndian.Uint16(p[4:]))) {
-		<-time.After(100 * time.Millisecond) // the broker works on it
-		_ = c.Close()
-	}
-	return written, err
-}
-
-func (n *network) DialContext(ctx context.Context, proto, address string) (net.Conn, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.cut {
-		return nil, errors.New("the network is cut")
-	}
-	c, err := n.dial(ctx, proto, address)
-	if err == nil {
-		n.conns = append(n.conns, c)
-		c = &cuttable{c, n}
-	}
-	return c, err
-}
-
-func (n *network) set(cut bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.cut = cut
-	if cut {
-		for _, c := range n.conns {
-			_ = c.Close()
-		}
-		n.conns = nil
-	}
-}
-
 // start runs a consumer. Settings are those of production, save what change says.
 func (w *world) start(name string, change ...func(*consumer.Config)) *instance {
 	w.t.Helper()
@@ -218,6 +170,10 @@ func (w *world) start(name string, change ...func(*consumer.Config)) *instance {
 	}
 	cfg.Kafka = func() []kgo.Opt { return append(w.opts(), kgo.Dialer(i.network.DialContext)) }
 	cfg.Log = zap.New(core)
+	w.apply(&cfg)
+	if w.settings != nil {
+		w.settings(&cfg)
+	}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -231,7 +187,16 @@ func (w *world) start(name string, change ...func(*consumer.Config)) *instance {
 		defer close(i.done)
 		i.err = i.Run(ctx)
 	}()
-	w.t.Cleanup(i.end)
+	w.t.Cleanup(func() {
+		i.stop()
+		i.network.reappear()
+		<-i.done
+		if w.t.Failed() {
+			for _, e := range i.logs.All() {
+				w.t.Log(name, e.Time.Format(time.TimeOnly+".000"), e.Message, e.ContextMap())
+			}
+		}
+	})
 	return i
 }
 
@@ -243,8 +208,7 @@ func config(name, api string, transport http.RoundTripper, reg prometheus.Regist
 	}
 	client, err := fetch.NewClient(fetch.ClientConfig{BaseURL: api, SDKAppID: fetchtest.DemoSDKAppID, Key: key, Transport: transport})
 	return consumer.Config{
-		Group: group, Instance: name,
-		InputTopics: []string{inTopic}, EnrichedTopic: outTopic, DeadLetterTopic: deadTopic,
+		Instance: name,
 		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: 200,
 		Schedule:   fetch.Schedule{Settle: settleDelay, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
 		FloodGuard: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: time.Hour,
@@ -302,7 +266,7 @@ func (w *world) outputs() []*kgo.Record {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	records, err := oracle.Read(ctx, w.opts(), outTopic, deadTopic)
+	records, err := oracle.Read(ctx, w.opts(), w.Out, w.Dead)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -328,17 +292,17 @@ func (w *world) checkOffsets() {
 	adm := kadm.NewClient(w.feeder)
 	var why string
 	for range 100 {
-		committed, err := adm.FetchOffsets(context.Background(), group)
+		committed, err := adm.FetchOffsets(context.Background(), w.Group)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		ends, err := adm.ListEndOffsets(context.Background(), inTopic)
+		ends, err := adm.ListEndOffsets(context.Background(), w.In)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		why = ""
 		ends.Each(func(end kadm.ListedOffset) {
-			at, ok := committed.Lookup(inTopic, end.Partition)
+			at, ok := committed.Lookup(w.In, end.Partition)
 			if end.Offset > 0 && (!ok || at.At != end.Offset) {
 				why += fmt.Sprintf("partition %d: committed %d, end %d\n", end.Partition, at.At, end.Offset)
 			}

@@ -34,7 +34,7 @@ func realWorld(b *testing.B, partitions int32, api fetchtest.Config) benchWorld 
 		b.Fatal(err)
 	}
 	w := joinWorld(b, api, new(net.Dialer).DialContext, c.Brokers)
-	created, err := kadm.NewClient(w.feeder).CreateTopics(b.Context(), partitions, 1, nil, inTopic, outTopic, deadTopic)
+	created, err := kadm.NewClient(w.feeder).CreateTopics(b.Context(), partitions, 1, nil, w.In, w.Out, w.Dead)
 	if err = errors.Join(err, created.Error()); err != nil {
 		b.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func (w benchWorld) timeEvents(events int, every time.Duration) []time.Duration 
 		w.t.Fatal(err)
 	}
 	defer feeder.Close()
-	reader, err := kgo.NewClient(append(w.opts(), kgo.ConsumeTopics(outTopic),
+	reader, err := kgo.NewClient(append(w.opts(), kgo.ConsumeTopics(w.Out),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
 	if err != nil {
 		w.t.Fatal(err)
@@ -157,7 +157,7 @@ func (w benchWorld) timeEvents(events int, every time.Duration) []time.Duration 
 		for n := range events {
 			<-time.After(time.Until(due(n)))
 			feeder.Produce(ctx, &kgo.Record{
-				Topic: inTopic, Partition: int32(n % partitions), Value: callback("call-"+strconv.Itoa(n), due(n)),
+				Topic: w.In, Partition: int32(n % partitions), Value: callback("call-"+strconv.Itoa(n), due(n)),
 			}, w.mustFeed)
 		}
 	}()
@@ -209,7 +209,7 @@ func BenchmarkKafkaLongRun(b *testing.B) {
 		for n := 1; n <= laps; n++ {
 			for k := range lap {
 				id := benchCall((n-1)*lap + k)
-				w.feeder.Produce(context.Background(), &kgo.Record{Topic: inTopic, Partition: int32(k % partitions), Value: callback(id, time.Now())}, w.mustFeed)
+				w.feeder.Produce(context.Background(), &kgo.Record{Topic: w.In, Partition: int32(k % partitions), Value: callback(id, time.Now())}, w.mustFeed)
 			}
 			for w.api.Requests() < n*lap {
 				<-time.After(100 * time.Millisecond)

@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -38,11 +39,15 @@ type Config struct {
 	Nodes int // 1 or 3; default 1
 	// Properties of all brokers, besides those that a test needs anyway.
 	Properties map[string]string
+	// Secured adds a listener with TLS and SCRAM to every broker. Behind it
+	// nobody but SuperUser may do what no ACL allows.
+	Secured bool
 }
 
 // Cluster is a running Kafka.
 type Cluster struct {
 	Brokers []string // addresses, by node
+	Secured *Secured // nil: not asked for
 
 	dir   string
 	jars  string
@@ -116,7 +121,12 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			err = errors.Join(err, c.Stop())
 		}
 	}()
-	ports, err := freePorts(2 * cfg.Nodes)
+	if cfg.Secured {
+		if c.Secured, err = secure(dir); err != nil {
+			return nil, err
+		}
+	}
+	ports, err := freePorts(3 * cfg.Nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -125,8 +135,11 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	uuid := base64.RawURLEncoding.EncodeToString(id)
 	var voters []string
 	for i := range cfg.Nodes {
-		c.Brokers = append(c.Brokers, fmt.Sprintf("127.0.0.1:%d", ports[2*i]))
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[2*i+1]))
+		c.Brokers = append(c.Brokers, loopback(ports[3*i]))
+		voters = append(voters, fmt.Sprintf("%d@%s", i+1, loopback(ports[3*i+1])))
+		if cfg.Secured {
+			c.Secured.Brokers = append(c.Secured.Brokers, loopback(ports[3*i+2]))
+		}
 	}
 	for i := range cfg.Nodes {
 		n := &node{dir: filepath.Join(dir, fmt.Sprint("node", i+1))}
@@ -134,11 +147,15 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		if err := os.MkdirAll(n.dir, 0o755); err != nil {
 			return nil, err
 		}
-		properties := cfg.properties(i+1, n.dir, c.Brokers[i], ports[2*i+1], strings.Join(voters, ","))
+		properties := cfg.properties(c, i, loopback(ports[3*i+1]), strings.Join(voters, ","))
 		if err := os.WriteFile(n.properties(), []byte(properties), 0o644); err != nil {
 			return nil, err
 		}
-		if out, err := c.java(ctx, "kafka.tools.StorageTool", "format", "-t", uuid, "-c", n.properties()).CombinedOutput(); err != nil {
+		format := []string{"kafka.tools.StorageTool", "format", "-t", uuid, "-c", n.properties()}
+		if cfg.Secured {
+			format = append(format, "--add-scram", fmt.Sprintf("SCRAM-SHA-256=[name=%s,password=%s]", SuperUser, SuperPassword))
+		}
+		if out, err := c.java(ctx, format...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("format node %d: %w\n%s", i+1, err, out)
 		}
 		if err := c.Run(i); err != nil {
@@ -148,20 +165,22 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	return c, c.Await(ctx, cfg.Nodes)
 }
 
-// properties are a node's: a broker and a controller in one.
-func (cfg *Config) properties(id int, dir, broker string, controller int, voters string) string {
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// properties are those of node i: a broker and a controller in one.
+func (cfg *Config) properties(c *Cluster, i int, controller, voters string) string {
 	copies, minISR := "1", "1"
 	if cfg.Nodes >= 3 {
 		copies, minISR = "3", "2"
 	}
 	p := map[string]string{
-		"process.roles": "broker,controller", "node.id": fmt.Sprint(id),
-		"listeners":                      fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", broker, controller),
-		"advertised.listeners":           "PLAINTEXT://" + broker,
+		"process.roles": "broker,controller", "node.id": fmt.Sprint(i + 1),
+		"listeners":                      "PLAINTEXT://" + c.Brokers[i] + ",CONTROLLER://" + controller,
+		"advertised.listeners":           "PLAINTEXT://" + c.Brokers[i],
 		"controller.listener.names":      "CONTROLLER",
 		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"controller.quorum.voters":       voters,
-		"log.dirs":                       filepath.Join(dir, "data"),
+		"log.dirs":                       c.Data(i),
 		"auto.create.topics.enable":      "false",
 
 		"default.replication.factor": copies, "min.insync.replicas": minISR,
@@ -169,25 +188,19 @@ func (cfg *Config) properties(id int, dir, broker string, controller int, voters
 		"transaction.state.log.replication.factor": copies, "transaction.state.log.min.isr": minISR, "transaction.state.log.num.partitions": "6",
 		"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000",
 	}
-	for k, v := range cfg.Properties {
-		p[k] = v
+	if c.Secured != nil {
+		maps.Copy(p, c.Secured.properties(c.Brokers[i], c.Secured.Brokers[i], controller))
 	}
+	maps.Copy(p, cfg.Properties)
 	var b strings.Builder
-	for _, k := range slices.Sorted(keys(p)) {
+	for _, k := range slices.Sorted(maps.Keys(p)) {
 		fmt.Fprintf(&b, "%s=%s\n", k, p[k])
 	}
 	return b.String()
 }
 
-func keys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
+// Data is the folder of node i's logs.
+func (c *Cluster) Data(i int) string { return filepath.Join(c.nodes[i].dir, "data") }
 
 func (n *node) properties() string { return filepath.Join(n.dir, "server.properties") }
 
