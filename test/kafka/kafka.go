@@ -38,11 +38,16 @@ type Config struct {
 	Nodes int // 1 or 3; default 1
 	// Properties of all brokers, besides those that a test needs anyway.
 	Properties map[string]string
+	// Listeners are further plain-text listeners, by name, with the address that
+	// each node advertises there instead of its own: that of a proxy.
+	Listeners map[string][]string
 }
 
 // Cluster is a running Kafka.
 type Cluster struct {
 	Brokers []string // addresses, by node
+	// Listeners is where those of Config listen, by name and node.
+	Listeners map[string][]string
 
 	dir   string
 	jars  string
@@ -116,9 +121,17 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			err = errors.Join(err, c.Stop())
 		}
 	}()
-	ports, err := freePorts(2 * cfg.Nodes)
+	ports, err := freePorts((2 + len(cfg.Listeners)) * cfg.Nodes)
 	if err != nil {
 		return nil, err
+	}
+	c.Listeners = make(map[string][]string)
+	further := ports[2*cfg.Nodes:]
+	for name := range cfg.Listeners {
+		for range cfg.Nodes {
+			c.Listeners[name] = append(c.Listeners[name], fmt.Sprintf("127.0.0.1:%d", further[0]))
+			further = further[1:]
+		}
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails
@@ -134,7 +147,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		if err := os.MkdirAll(n.dir, 0o755); err != nil {
 			return nil, err
 		}
-		properties := cfg.properties(i+1, n.dir, c.Brokers[i], ports[2*i+1], strings.Join(voters, ","))
+		properties := cfg.properties(i+1, n.dir, c.Brokers[i], ports[2*i+1], strings.Join(voters, ","), c.Listeners)
 		if err := os.WriteFile(n.properties(), []byte(properties), 0o644); err != nil {
 			return nil, err
 		}
@@ -149,7 +162,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 }
 
 // properties are a node's: a broker and a controller in one.
-func (cfg *Config) properties(id int, dir, broker string, controller int, voters string) string {
+func (cfg *Config) properties(id int, dir, broker string, controller int, voters string, listeners map[string][]string) string {
 	copies, minISR := "1", "1"
 	if cfg.Nodes >= 3 {
 		copies, minISR = "3", "2"
@@ -168,6 +181,11 @@ func (cfg *Config) properties(id int, dir, broker string, controller int, voters
 		"offsets.topic.replication.factor": copies, "offsets.topic.num.partitions": "6",
 		"transaction.state.log.replication.factor": copies, "transaction.state.log.min.isr": minISR, "transaction.state.log.num.partitions": "6",
 		"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000",
+	}
+	for name, addrs := range listeners {
+		p["listeners"] += fmt.Sprintf(",%s://%s", name, addrs[id-1])
+		p["advertised.listeners"] += fmt.Sprintf(",%s://%s", name, cfg.Listeners[name][id-1])
+		p["listener.security.protocol.map"] += fmt.Sprintf(",%s:PLAINTEXT", name)
 	}
 	for k, v := range cfg.Properties {
 		p[k] = v
