@@ -28,6 +28,7 @@ const (
 type conductor struct {
 	*Consumer
 	session *producer.Session
+	joining *joining
 
 	parts map[topicPartition]*partition
 	live  map[uint64]*partition // the same, by incarnation
@@ -63,7 +64,10 @@ func (c *conductor) run(ctx context.Context) error {
 		}
 		c.takeResults()
 		c.tick(now)
-		if c.due(now) || drained {
+		if drained && c.readyCount() == 0 {
+			return nil
+		}
+		if (c.due(now) || drained) && !c.joining.now() {
 			if err := c.commit(); err != nil {
 				return err
 			}
@@ -93,17 +97,23 @@ func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 		c.full = false
 	}
 
+	if c.draining {
+		ctx = context.Background()
+	}
+	ctx, wake := context.WithCancel(ctx)
+	defer wake()
+	defer c.inbox.wakeWith(wake)()
+	defer c.joining.wakeWith(wake)()
 	wait := pollWait
-	if c.readyCount() > 0 {
+	if c.readyCount() > 0 && !c.joining.now() {
 		// Not in the past: such a poll would return nothing, time and again.
 		wait = max(time.Until(c.readySince.Add(c.cfg.CommitInterval)), time.Millisecond)
 	}
 	if c.draining {
-		ctx, wait = context.Background(), min(wait, drainWait)
+		wait = min(wait, drainWait)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	defer c.inbox.wakeWith(cancel)()
 	return c.session.Poll(ctx, max(room, 1))
 }
 
