@@ -20,7 +20,9 @@ const (
 	spare = 2 // names for more
 
 	frozen    = 13 * time.Second // past the session time-out of 10 s
-	aimFor    = 8 * time.Second  // how long to wait for the moment aimed at
+	aimFor    = 3 * time.Second  // how long to wait for the moment aimed at
+	workFor   = 20 * time.Second // how long to wait for somebody who works
+	overtime  = 90 * time.Second // for kinds that have hit no transaction yet
 	aimedAt   = 0.7              // of the faults; the others come whenever
 	twinLimit = time.Minute      // in which the older of two twins must give way
 )
@@ -118,7 +120,7 @@ func injectFaults(ctx context.Context, s *stage, seed uint64, rate int, pace, du
 // others are killed.
 func (c *chaos) run(ctx context.Context, pace, duration time.Duration) error {
 	begin := time.Now()
-	for time.Since(begin) < duration {
+	for time.Since(begin) < duration || c.owes() && time.Since(begin) < duration+overtime {
 		if err := sleep(ctx, time.Duration((0.5+c.rng.Float64())*float64(pace))); err != nil {
 			return err
 		}
@@ -134,7 +136,7 @@ func (c *chaos) run(ctx context.Context, pace, duration time.Duration) error {
 		if len(c.kafka.Brokers) == 1 && c.brokerAway() && c.rng.Float64() < 0.7 {
 			continue
 		}
-		if f := c.choose(); f != nil {
+		if f := c.choose(ctx, time.Since(begin) > duration); f != nil {
 			c.faults.Go(func() {
 				defer c.free(f.on)
 				if err := c.inject(ctx, f); err != nil {
@@ -144,6 +146,16 @@ func (c *chaos) run(ctx context.Context, pace, duration time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// owes says whether some kind has hit no transaction yet.
+func (c *chaos) owes() bool {
+	for i := range kinds {
+		if kinds[i].cards > 0 && !c.hasHit(&kinds[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *chaos) brokerAway() bool {

@@ -22,18 +22,18 @@ var brokerForGood *kind
 
 func init() {
 	kinds = []kind{
-		{name: "kill -9", cards: 4, strike: strikeKill, mend: mendStart},
+		{name: "kill -9", cards: 3, strike: strikeKill, mend: mendStart},
 		{name: "SIGTERM", cards: 3, strike: strikeTerm, mend: mendTerm},
-		{name: "freeze", cards: 2, strike: strikeFreeze, mend: mendFreeze},
+		{name: "freeze", cards: 1, strike: strikeFreeze, mend: mendFreeze},
 		{name: "cut connections", cards: 3, strike: strikeCut},
-		{name: "packet hole", cards: 2, strike: strikeHole, mend: mendHole},
+		{name: "packet hole", cards: 1, strike: strikeHole, mend: mendHole},
 		{name: "lost answer", cards: 4, must: true, at: answers, strike: strikeDrop},
 		{name: "lost request", cards: 2, must: true, at: requests, strike: strikeDrop},
 		{name: "late message", cards: 2, must: true, strike: strikeLate},
 		{name: "expelled", cards: 3, strike: strikeExpel},
 		{name: "twin", cards: 1, strike: strikeTwin, mend: mendTwin},
-		{name: "scaled up", cards: 1, strike: strikeUp},
-		{name: "scaled down", cards: 1, strike: strikeTermIfMore, mend: mendDown},
+		{name: "scaled up", cards: 2, strike: strikeUp},
+		{name: "scaled down", cards: 2, strike: strikeTermIfMore, mend: mendDown},
 		{name: "broker killed", cards: 1, strike: strikeBrokerKill, mend: mendBroker},
 		{name: "broker shut down", cards: 1, strike: strikeBrokerStop, mend: mendBroker},
 		{name: "API outage", cards: 1, strike: strikeAPI, mend: mendAPI},
