@@ -33,7 +33,7 @@ func (c *chaos) choose(ctx context.Context, late bool) *fault {
 		}
 		c.rng.Shuffle(len(c.deck), func(i, j int) { c.deck[i], c.deck[j] = c.deck[j], c.deck[i] })
 	}
-	f := &fault{kind: c.deck[0], chaos: c.rng.Float64()}
+	f := &fault{kind: c.deck[0], dice: c.rng.Float64()}
 	if f.kind.must || !c.hasHit(f.kind) || c.rng.Float64() < aimedAt {
 		at := moments
 		if f.kind.at != nil {

@@ -81,7 +81,7 @@ type fault struct {
 	kind  *kind
 	on    *instance
 	aim   *proxy.Point // nil: whenever
-	chaos float64      // from 0 to 1, for choices of its own
+	dice  float64      // from 0 to 1, for choices of its own
 	held  *proxy.Held  // nil: nothing
 	older *process     // of twins
 }

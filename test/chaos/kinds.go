@@ -43,7 +43,7 @@ func init() {
 }
 
 // upTo is a time that this fault has chosen.
-func (f *fault) upTo(d time.Duration) time.Duration { return time.Duration(f.chaos * float64(d)) }
+func (f *fault) upTo(d time.Duration) time.Duration { return time.Duration(f.dice * float64(d)) }
 
 func strikeKill(_ *chaos, _ context.Context, f *fault) error {
 	f.on.kill()
@@ -220,7 +220,7 @@ func (c *chaos) broker(f *fault) int {
 			left = append(left, i)
 		}
 	}
-	return left[int(f.chaos*float64(len(left)))]
+	return left[int(f.dice*float64(len(left)))]
 }
 
 func mendBroker(c *chaos, ctx context.Context, f *fault) error {
@@ -244,7 +244,7 @@ func (c *chaos) loseBroker(ctx context.Context) error {
 	c.brokers.Lock()
 	defer c.brokers.Unlock()
 	for c.gone < 0 {
-		f := &fault{kind: brokerForGood, aim: &moments[c.rng.IntN(len(moments))], chaos: c.rng.Float64()}
+		f := &fault{kind: brokerForGood, aim: &moments[c.rng.IntN(len(moments))], dice: c.rng.Float64()}
 		if f.on = c.take(c.rng.IntN(len(c.instances))); f.on != nil {
 			err := c.inject(ctx, f)
 			c.free(f.on)
@@ -274,7 +274,7 @@ func strikeForGood(c *chaos, _ context.Context, f *fault) error {
 
 func strikeAPI(c *chaos, _ context.Context, f *fault) error {
 	outages := []fetchtest.Fault{fetchtest.BadGateway(), fetchtest.Named("rate_limited"), fetchtest.HTML(), fetchtest.Hang()}
-	c.api.SetOutage(outages[int(f.chaos*float64(len(outages)))])
+	c.api.SetOutage(outages[int(f.dice*float64(len(outages)))])
 	return nil
 }
 

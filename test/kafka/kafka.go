@@ -21,8 +21,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 //go:embed pom.xml
@@ -264,7 +264,11 @@ func (c *Cluster) Await(ctx context.Context, brokers int) error {
 	defer cl.Close()
 	for {
 		ask, done := context.WithTimeout(ctx, 2*time.Second)
-		m, err := kadm.NewClient(cl).BrokerMetadata(ask)
+		// Not by way of kadm: it would repeat what the client heard first, when
+		// not all of them were up.
+		req := kmsg.NewPtrMetadataRequest()
+		req.Topics = []kmsg.MetadataRequestTopic{} // none
+		m, err := req.RequestWith(ask, cl)
 		done()
 		if err == nil && len(m.Brokers) >= brokers {
 			return nil
