@@ -71,7 +71,7 @@ type kind struct {
 	at    []proxy.Point // that it may be aimed at; nil: moments
 	// strike happens while the message aimed at is held, mend afterwards; either
 	// may be nil. errMissed: nothing was injected.
-	strike, mend func(*chaos, context.Context, *fault) error
+	strike, mend func(context.Context, *chaos, *fault) error
 }
 
 var errMissed = errors.New("nothing to strike at")
@@ -177,7 +177,7 @@ func (c *chaos) anyFailure() error {
 
 // inject waits for the moment that a fault is aimed at, strikes and mends.
 func (c *chaos) inject(ctx context.Context, f *fault) error {
-	open, ending := false, false
+	ending := false
 	if f.aim != nil {
 		aim, cancel := context.WithTimeout(ctx, aimFor)
 		held, err := f.on.proxy.Hold(aim, *f.aim)
@@ -188,10 +188,10 @@ func (c *chaos) inject(ctx context.Context, f *fault) error {
 			ending = f.aim.Key == kmsg.EndTxn && f.aim.Answer
 		}
 	}
-	open = f.on.proxy.InTransaction()
+	open := f.on.proxy.InTransaction()
 	err := errMissed
 	if f.kind.strike != nil {
-		err = f.kind.strike(c, ctx, f)
+		err = f.kind.strike(ctx, c, f)
 	}
 	if f.held != nil {
 		f.held.Release()
@@ -223,7 +223,7 @@ func (c *chaos) inject(ctx context.Context, f *fault) error {
 	}
 	c.mu.Unlock()
 	if err == nil && f.kind.mend != nil {
-		err = f.kind.mend(c, ctx, f)
+		err = f.kind.mend(ctx, c, f)
 	}
 	return err
 }

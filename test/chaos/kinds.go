@@ -45,55 +45,55 @@ func init() {
 // upTo is a time that this fault has chosen.
 func (f *fault) upTo(d time.Duration) time.Duration { return time.Duration(f.dice * float64(d)) }
 
-func strikeKill(_ *chaos, _ context.Context, f *fault) error {
+func strikeKill(_ context.Context, _ *chaos, f *fault) error {
 	f.on.kill()
 	return nil
 }
 
-func mendStart(_ *chaos, ctx context.Context, f *fault) error {
+func mendStart(ctx context.Context, _ *chaos, f *fault) error {
 	if err := sleep(ctx, f.upTo(3*time.Second)); err != nil {
 		return err
 	}
 	return f.on.start()
 }
 
-func strikeTerm(_ *chaos, _ context.Context, f *fault) error { return f.on.terminate() }
+func strikeTerm(_ context.Context, _ *chaos, f *fault) error { return f.on.terminate() }
 
-func mendTerm(c *chaos, ctx context.Context, f *fault) error {
+func mendTerm(ctx context.Context, c *chaos, f *fault) error {
 	if err := f.on.awaitDrain(); err != nil {
 		return err
 	}
-	return mendStart(c, ctx, f)
+	return mendStart(ctx, c, f)
 }
 
 // A frozen process is past its session time-out when it goes on.
-func strikeFreeze(_ *chaos, _ context.Context, f *fault) error {
+func strikeFreeze(_ context.Context, _ *chaos, f *fault) error {
 	return f.on.proc.cmd.Process.Signal(syscall.SIGSTOP)
 }
 
-func mendFreeze(_ *chaos, ctx context.Context, f *fault) error {
+func mendFreeze(ctx context.Context, _ *chaos, f *fault) error {
 	err := sleep(ctx, frozen)
 	return errors.Join(err, f.on.proc.cmd.Process.Signal(syscall.SIGCONT))
 }
 
-func strikeCut(_ *chaos, _ context.Context, f *fault) error {
+func strikeCut(_ context.Context, _ *chaos, f *fault) error {
 	f.on.proxy.Cut()
 	return nil
 }
 
-func strikeHole(_ *chaos, _ context.Context, f *fault) error {
+func strikeHole(_ context.Context, _ *chaos, f *fault) error {
 	f.on.proxy.Hole()
 	return nil
 }
 
 // Some holes are shorter than the session time-out, some are longer.
-func mendHole(_ *chaos, ctx context.Context, f *fault) error {
+func mendHole(ctx context.Context, _ *chaos, f *fault) error {
 	err := sleep(ctx, time.Second+f.upTo(14*time.Second))
 	f.on.proxy.Mend()
 	return err
 }
 
-func strikeDrop(_ *chaos, _ context.Context, f *fault) error {
+func strikeDrop(_ context.Context, _ *chaos, f *fault) error {
 	if f.held == nil {
 		return errMissed
 	}
@@ -102,7 +102,7 @@ func strikeDrop(_ *chaos, _ context.Context, f *fault) error {
 }
 
 // Some come after the time in which a transaction holds rebalances back.
-func strikeLate(_ *chaos, ctx context.Context, f *fault) error {
+func strikeLate(ctx context.Context, _ *chaos, f *fault) error {
 	if f.held == nil {
 		return errMissed
 	}
@@ -110,7 +110,7 @@ func strikeLate(_ *chaos, ctx context.Context, f *fault) error {
 }
 
 // strikeExpel has the group forget the instance's member.
-func strikeExpel(c *chaos, ctx context.Context, f *fault) error {
+func strikeExpel(ctx context.Context, c *chaos, f *fault) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	groups, err := c.admin.DescribeGroups(ctx, group)
@@ -136,7 +136,7 @@ func strikeExpel(c *chaos, ctx context.Context, f *fault) error {
 }
 
 // strikeTwin starts a second process with the same instance.
-func strikeTwin(_ *chaos, _ context.Context, f *fault) error {
+func strikeTwin(_ context.Context, _ *chaos, f *fault) error {
 	twin, err := f.on.spawn("127.0.0.1:0")
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func strikeTwin(_ *chaos, _ context.Context, f *fault) error {
 }
 
 // Of twins the one that started first gives way.
-func mendTwin(_ *chaos, ctx context.Context, f *fault) error {
+func mendTwin(ctx context.Context, _ *chaos, f *fault) error {
 	select {
 	case <-f.older.done:
 		if f.older.exitCode != 1 {
@@ -164,7 +164,7 @@ func mendTwin(_ *chaos, ctx context.Context, f *fault) error {
 }
 
 // strikeUp has another instance join while the transaction is held.
-func strikeUp(c *chaos, ctx context.Context, _ *fault) error {
+func strikeUp(ctx context.Context, c *chaos, _ *fault) error {
 	newcomer := c.takeStopped()
 	if newcomer == nil {
 		return errMissed
@@ -183,20 +183,20 @@ func strikeUp(c *chaos, ctx context.Context, _ *fault) error {
 	return nil
 }
 
-func strikeTermIfMore(c *chaos, _ context.Context, f *fault) error {
+func strikeTermIfMore(_ context.Context, c *chaos, f *fault) error {
 	if c.atWork() < least {
 		return errMissed
 	}
 	return f.on.terminate()
 }
 
-func mendDown(_ *chaos, _ context.Context, f *fault) error { return f.on.awaitDrain() }
+func mendDown(_ context.Context, _ *chaos, f *fault) error { return f.on.awaitDrain() }
 
-func strikeBrokerKill(c *chaos, _ context.Context, f *fault) error {
+func strikeBrokerKill(_ context.Context, c *chaos, f *fault) error {
 	return c.strikeBroker(f, c.kafka.Kill)
 }
 
-func strikeBrokerStop(c *chaos, _ context.Context, f *fault) error {
+func strikeBrokerStop(_ context.Context, c *chaos, f *fault) error {
 	return c.strikeBroker(f, c.kafka.Shutdown)
 }
 
@@ -223,7 +223,7 @@ func (c *chaos) broker(f *fault) int {
 	return left[int(f.dice*float64(len(left)))]
 }
 
-func mendBroker(c *chaos, ctx context.Context, f *fault) error {
+func mendBroker(ctx context.Context, c *chaos, f *fault) error {
 	defer c.brokers.Unlock()
 	err := sleep(ctx, f.upTo(3*time.Second))
 	if err == nil {
@@ -259,7 +259,7 @@ func (c *chaos) loseBroker(ctx context.Context) error {
 	return nil
 }
 
-func strikeForGood(c *chaos, _ context.Context, f *fault) error {
+func strikeForGood(_ context.Context, c *chaos, f *fault) error {
 	if f.held == nil {
 		return errMissed
 	}
@@ -272,13 +272,13 @@ func strikeForGood(c *chaos, _ context.Context, f *fault) error {
 	return nil
 }
 
-func strikeAPI(c *chaos, _ context.Context, f *fault) error {
+func strikeAPI(_ context.Context, c *chaos, f *fault) error {
 	outages := []fetchtest.Fault{fetchtest.BadGateway(), fetchtest.Named("rate_limited"), fetchtest.HTML(), fetchtest.Hang()}
 	c.api.SetOutage(outages[int(f.dice*float64(len(outages)))])
 	return nil
 }
 
-func mendAPI(c *chaos, ctx context.Context, f *fault) error {
+func mendAPI(ctx context.Context, c *chaos, f *fault) error {
 	err := sleep(ctx, time.Second+f.upTo(3*time.Second))
 	c.api.ClearOutage()
 	return err

@@ -22,6 +22,13 @@ import (
 )
 
 func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
 	mode := flag.String("mode", "faults", "faults, quota or rolling")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of all choices")
 	duration := flag.Duration("duration", 3*time.Minute, "faults: how long they are injected; quota: the steady part, 1m or more")
@@ -51,8 +58,5 @@ func main() {
 	default:
 		err = fmt.Errorf("there is no mode %q", *mode)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	return err
 }

@@ -58,22 +58,15 @@ func (w *watch) count() int {
 }
 
 // longestPause is the longest time from a to b without an outcome of an event
-// for which of says true, and when it began.
-func (w *watch) longestPause(a, b time.Time, of func(oracle.Source) bool) (longest time.Duration, began time.Time) {
+// for which of says true.
+func (w *watch) longestPause(a, b time.Time, of func(oracle.Source) bool) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last := a
-	see := func(at time.Time) {
-		if d := at.Sub(last); d > longest {
-			longest, began = d, last
-		}
-		last = at
-	}
+	longest, last := time.Duration(0), a
 	for _, s := range w.seen {
 		if of(s.source) && s.at.After(a) && s.at.Before(b) {
-			see(s.at)
+			longest, last = max(longest, s.at.Sub(last)), s.at
 		}
 	}
-	see(b)
-	return longest, began
+	return max(longest, b.Sub(last))
 }
