@@ -28,6 +28,7 @@ const (
 type conductor struct {
 	*Consumer
 	session *producer.Session
+	joining *joining
 
 	parts map[topicPartition]*partition
 	live  map[uint64]*partition // the same, by incarnation
@@ -63,7 +64,10 @@ func (c *conductor) run(ctx context.Context) error {
 		}
 		c.takeResults()
 		c.tick(now)
-		if c.due(now) || drained {
+		if drained && c.readyCount() == 0 {
+			return nil
+		}
+		if (c.due(now) || drained) && !c.joining.now() {
 			if err := c.commit(); err != nil {
 				return err
 			}
@@ -82,7 +86,7 @@ func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 	if c.draining {
 		room = 0
 	}
-	due := c.due(time.Now())
+	due := c.due(time.Now()) && !c.joining.now()
 	// With hysteresis: what is buffered of a paused partition is dropped and
 	// fetched again. A transaction that is due will make room.
 	switch {
@@ -94,19 +98,25 @@ func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 		c.full = false
 	}
 
+	if c.draining {
+		ctx = context.Background()
+	}
+	ctx, wake := context.WithCancel(ctx)
+	defer wake()
+	defer c.inbox.wakeWith(wake)()
+	defer c.joining.wakeWith(wake)()
 	wait := pollWait
 	if due {
 		// Not in the past: such a poll would return nothing, time and again.
 		wait = time.Millisecond
-	} else if c.readyCount() > 0 {
+	} else if c.readyCount() > 0 && !c.joining.now() {
 		wait = max(time.Until(c.readySince.Add(c.cfg.CommitInterval)), time.Millisecond)
 	}
 	if c.draining {
-		ctx, wait = context.Background(), min(wait, drainWait)
+		wait = min(wait, drainWait)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	defer c.inbox.wakeWith(cancel)()
 	return c.session.Poll(ctx, max(room, 1))
 }
 

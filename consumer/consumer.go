@@ -176,8 +176,9 @@ func (c *Consumer) run(ctx context.Context) error {
 // runSession runs one session from its opening to its close.
 func (c *Consumer) runSession(ctx context.Context) error {
 	c.membership.reset()
+	joining := &joining{GroupBalancer: balancer{kgo.CooperativeStickyBalancer(), c.membership}}
 	opts := append(c.cfg.Kafka(),
-		kgo.Balancers(balancer{kgo.CooperativeStickyBalancer(), c.membership}),
+		kgo.Balancers(joining),
 		kgo.WithHooks(c.membership))
 	s, err := producer.Open(ctx, producer.Config{
 		Opts:           opts,
@@ -210,7 +211,7 @@ func (c *Consumer) runSession(ctx context.Context) error {
 	c.log.Info("Kafka session opened", zap.String("group", c.cfg.Group),
 		zap.String("transactional_id", producer.TransactionalID(c.cfg.Group, c.cfg.Instance)))
 	cond := &conductor{
-		Consumer: c, session: s,
+		Consumer: c, session: s, joining: joining,
 		parts: make(map[topicPartition]*partition),
 		live:  make(map[uint64]*partition),
 	}

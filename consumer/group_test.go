@@ -51,6 +51,7 @@ var inRealTime = []scenario{
 		{Percent: 3, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.NotJSON()}, {Percent: 2, Fault: fetchtest.CutBody()},
 	}}, comingAndGoing, true},
 	{"quota is used", fetchtest.Config{Rate: 200, Latency: func(string) time.Duration { return 40 * time.Millisecond }}, quotaIsUsed, true},
+	{"joins abort nothing", fetchtest.Config{}, joinsAbortNothing, true},
 	{"twins", fetchtest.Config{}, twins, false},
 	{"topic recreated", fetchtest.Config{}, topicRecreated(120), false},
 	{"topic recreated shorter", fetchtest.Config{}, topicRecreated(24), false},
@@ -133,6 +134,54 @@ func quotaIsUsed(t *testing.T, w *world) {
 	}
 	if n := w.api.MaxInAnyWindow(time.Second); n > 200 {
 		t.Errorf("%d requests in one second", n)
+	}
+}
+
+// joinsAbortNothing: members that join and leave in good order, and the
+// partitions that they take and give, cost no transaction.
+func joinsAbortNothing(t *testing.T, w *world) {
+	stop := make(chan struct{})
+	fed := make(chan struct{})
+	go func() {
+		defer close(fed)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(4 * time.Millisecond):
+				w.call(int32(n%partitions), "c"+strconv.Itoa(n))
+			}
+		}
+	}()
+	// A rate without a limit and a short interval: there is nearly always a
+	// transaction for a join to meet.
+	busy := func(c *consumer.Config) {
+		quick(c)
+		c.APIRate, c.CommitInterval = 0, 5*time.Millisecond
+	}
+	instances := []*instance{w.start("a", busy), w.start("b", busy)}
+	<-time.After(2 * time.Second)
+	for range 5 {
+		c := w.start("c", busy)
+		instances = append(instances, c)
+		<-time.After(1500 * time.Millisecond)
+		c.end()
+		<-time.After(500 * time.Millisecond)
+	}
+	close(stop)
+	<-fed
+	w.await(time.Minute)
+	w.check()
+	aborted, committed := 0.0, 0.0
+	for _, i := range instances {
+		aborted += i.metric("enricher_transactions_total", "aborted")
+		committed += i.metric("enricher_transactions_total", "committed")
+	}
+	t.Logf("%v transactions committed, %v aborted", committed, aborted)
+	// A join that begins within the few microseconds before a transaction does
+	// still meets it.
+	if aborted > 2 {
+		t.Errorf("%v transactions were aborted by ten joins and leaves", aborted)
 	}
 }
 

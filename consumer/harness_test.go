@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -222,8 +224,9 @@ func (i *instance) end() {
 	<-i.done
 }
 
-// metric is the value of a counter or gauge, added up over its labels.
-func (i *instance) metric(name string) float64 {
+// metric is the value of a counter or gauge, added up over its labels; with
+// values, only over those series that have one of them as a label.
+func (i *instance) metric(name string, values ...string) float64 {
 	i.w.t.Helper()
 	families, err := i.reg.Gather()
 	if err != nil {
@@ -233,7 +236,9 @@ func (i *instance) metric(name string) float64 {
 		if f.GetName() == name {
 			sum := 0.0
 			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				if len(values) == 0 || slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return slices.Contains(values, l.GetValue()) }) {
+					sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
 			}
 			return sum
 		}

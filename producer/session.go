@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -79,6 +80,10 @@ type Session struct {
 	births []Offset // appended by the client's goroutine, taken by Births
 
 	anew map[string][]int32 // partitions with an obsolete offset; only the client's goroutine
+
+	// taken: a partition was taken away since the last transaction, so the
+	// client would abort the next one. Set by the client's goroutine.
+	taken atomic.Bool
 }
 
 // Open builds a session and initialises its transactional id, which ends a
@@ -107,6 +112,12 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.FetchMaxBytes(16<<20),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnOffsetsFetched(s.onOffsetsFetched),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
+			if len(revoked) > 0 {
+				s.taken.Store(true)
+			}
+		}),
+		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) { s.taken.Store(true) }),
 		kgo.AdjustFetchOffsetsFn(s.adjustOffsets),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.Heartbeat),
@@ -417,6 +428,9 @@ func (s *Session) Close() {
 	go func() {
 		defer close(closed)
 		s.gts.CloseAllowingRebalance()
+		// The close polls what is left, which holds rebalances back, and so may
+		// hold back a goroutine of its own, and the client with it, for ever.
+		s.AllowRebalance()
 	}()
 	select {
 	case <-closed:

@@ -43,13 +43,16 @@ const rebalanceGuard = 3 * time.Second
 // offsets aborts. The error of Commit says why a transaction did not commit; with
 // NotCommitted it may be nil.
 func (s *Session) Commit(records []*kgo.Record, meanwhile func(), offsets func() ([]Offset, error)) (End, error) {
+	// Nothing below may be cancelled: it would leave the client in doubt.
+	ctx := context.Background()
+	defer s.guard()()
+	if err := s.sacrifice(ctx); err != nil {
+		return InDoubt, err
+	}
 	if err := s.gts.Begin(); err != nil {
 		return InDoubt, fmt.Errorf("begin transaction: %w", err)
 	}
-	defer s.guard()()
 
-	// Nothing below may be cancelled: it would leave the client in doubt.
-	ctx := context.Background()
 	var produced kgo.FirstErrPromise
 	tooLarge := &TooLargeError{}
 	var mu sync.Mutex
@@ -92,6 +95,23 @@ func (s *Session) Commit(records []*kgo.Record, meanwhile func(), offsets func()
 		return NotCommitted, err
 	}
 	return InDoubt, errors.Join(fmt.Errorf("end transaction: %w", err), produceErr)
+}
+
+// sacrifice ends an empty transaction, which no broker hears of, if the client
+// would abort the next one because a partition was taken away since the last
+// one. The caller has dropped that partition before this transaction, so there
+// is no need to abort it.
+func (s *Session) sacrifice(ctx context.Context) error {
+	if !s.taken.Swap(false) {
+		return nil
+	}
+	if err := s.gts.Begin(); err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	if _, err := s.gts.End(ctx, kgo.TryAbort); err != nil {
+		return fmt.Errorf("end an empty transaction: %w", err)
+	}
+	return nil
 }
 
 // TooLargeError names the records that the broker or the client refused for

@@ -22,8 +22,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 //go:embed pom.xml
@@ -42,12 +42,17 @@ type Config struct {
 	// Secured adds a listener with TLS and SCRAM to every broker. Behind it
 	// nobody but SuperUser may do what no ACL allows.
 	Secured bool
+	// Listeners are further plain-text listeners, by name, with the address that
+	// each node advertises there instead of its own: that of a proxy.
+	Listeners map[string][]string
 }
 
 // Cluster is a running Kafka.
 type Cluster struct {
 	Brokers []string // addresses, by node
 	Secured *Secured // nil: not asked for
+	// Listeners is where those of Config listen, by name and node.
+	Listeners map[string][]string
 
 	dir   string
 	jars  string
@@ -126,9 +131,17 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	ports, err := freePorts(3 * cfg.Nodes)
+	ports, err := freePorts((3 + len(cfg.Listeners)) * cfg.Nodes)
 	if err != nil {
 		return nil, err
+	}
+	c.Listeners = make(map[string][]string)
+	further := ports[3*cfg.Nodes:]
+	for name := range cfg.Listeners {
+		for range cfg.Nodes {
+			c.Listeners[name] = append(c.Listeners[name], loopback(further[0]))
+			further = further[1:]
+		}
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails
@@ -190,6 +203,11 @@ func (cfg *Config) properties(c *Cluster, i int, controller, voters string) stri
 	}
 	if c.Secured != nil {
 		maps.Copy(p, c.Secured.properties(c.Brokers[i], c.Secured.Brokers[i], controller))
+	}
+	for name, addrs := range c.Listeners {
+		p["listeners"] += fmt.Sprintf(",%s://%s", name, addrs[i])
+		p["advertised.listeners"] += fmt.Sprintf(",%s://%s", name, cfg.Listeners[name][i])
+		p["listener.security.protocol.map"] += fmt.Sprintf(",%s:PLAINTEXT", name)
 	}
 	maps.Copy(p, cfg.Properties)
 	var b strings.Builder
@@ -259,7 +277,11 @@ func (c *Cluster) Await(ctx context.Context, brokers int) error {
 	defer cl.Close()
 	for {
 		ask, done := context.WithTimeout(ctx, 2*time.Second)
-		m, err := kadm.NewClient(cl).BrokerMetadata(ask)
+		// Not by way of kadm: it would repeat what the client heard first, when
+		// not all of them were up.
+		req := kmsg.NewPtrMetadataRequest()
+		req.Topics = []kmsg.MetadataRequestTopic{} // none
+		m, err := req.RequestWith(ask, cl)
 		done()
 		if err == nil && len(m.Brokers) >= brokers {
 			return nil
