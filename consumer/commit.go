@@ -74,33 +74,42 @@ func (c *conductor) commit() error {
 }
 
 // plan chooses what goes into the next transaction: everything that is ready,
-// as far as the metadata fits.
+// as far as the metadata fits, and a topic takes it.
 func (c *conductor) plan() []*portion {
 	var plan []*portion
-	total := 0
+	total, left := 0, c.atMost
 	for _, p := range c.parts { // in random order, so that none is left out for ever
-		if len(p.ready) == 0 || total >= maxTxnMetadata {
+		if len(p.ready) == 0 || total >= maxTxnMetadata || c.atMost > 0 && left == 0 {
 			continue
 		}
-		q := c.portion(p)
+		q := c.portion(p, left)
 		if q == nil || total+len(q.commit.Metadata) > maxTxnMetadata {
 			continue
 		}
 		total += len(q.commit.Metadata)
 		p.ready = slices.Clone(p.ready[len(q.results):])
+		left -= len(q.results)
 		plan = append(plan, q)
 	}
-	if c.readyCount() > 0 {
+	switch {
+	case c.readyCount() == 0:
+	case c.atMost > 0:
+		c.readySince = time.Now()
+	default:
 		c.waitForRoom()
 	}
 	return plan
 }
 
-// portion is the largest one of a partition whose metadata fits, or nil.
-func (c *conductor) portion(p *partition) *portion {
+// portion is the largest one of a partition whose metadata fits, of at most so
+// many results (0: any number), or nil.
+func (c *conductor) portion(p *partition, most int) *portion {
 	slices.SortFunc(p.ready, func(a, b result) int { return cmp.Compare(a.event.rec.Offset, b.event.rec.Offset) })
 	offsets := make([]int64, len(p.ready))
-	for i := range p.ready {
+	if most > 0 {
+		offsets = offsets[:min(most, len(offsets))]
+	}
+	for i := range offsets {
 		offsets[i] = p.ready[i].event.rec.Offset
 	}
 	id := c.session.TopicID(p.topic)
@@ -162,6 +171,11 @@ func (c *conductor) record(r *result) *kgo.Record {
 // committed marks a transaction's results as done.
 func (c *conductor) committed(plan []*portion) {
 	c.aborts = 0
+	if c.atMost > 0 {
+		if c.atMost += 1 + c.atMost/8; c.atMost >= c.cfg.MaxInFlight {
+			c.atMost = 0
+		}
+	}
 	c.metrics.Transactions.WithLabelValues("committed").Inc()
 	widest := 0
 	for _, q := range plan {
@@ -213,9 +227,7 @@ func (c *conductor) notCommitted(plan []*portion, source map[*kgo.Record]*result
 	case producer.IsFenced(err):
 		return err
 	case errors.As(err, &tooLarge):
-		for _, r := range tooLarge.Records {
-			source[r].oversize = true
-		}
+		c.tooLarge(tooLarge, source)
 	case errors.Is(err, kerr.OffsetMetadataTooLarge):
 		c.metadataLimit = c.metadataLimit * 3 / 4
 		c.log.Warn("the broker takes less offset metadata than usual; set offset.metadata.max.bytes to 4096",
@@ -237,6 +249,24 @@ func (c *conductor) notCommitted(plan []*portion, source map[*kgo.Record]*result
 		c.readySince = time.Now()
 	}
 	return nil
+}
+
+// tooLarge deals with records that a topic refused for their size. It refuses
+// whole batches, and the client does not split them: what one record is to blame
+// for shows when it stands alone.
+func (c *conductor) tooLarge(err *producer.TooLargeError, source map[*kgo.Record]*result) {
+	if len(source) == 1 {
+		for _, r := range err.Records {
+			source[r].oversize = true
+		}
+		return
+	}
+	c.aborts = 0 // there is an advance, if slow
+	c.atMost = max(1, len(source)/4)
+	c.sometimes.Do(func() {
+		c.log.Warn("a topic takes smaller batches than usual, which slows everything down; set its max.message.bytes to 1048588 or more",
+			zap.String("topic", err.Records[0].Topic), zap.Int("records_refused", len(err.Records)), zap.Int("records_in_the_next_transaction", c.atMost))
+	})
 }
 
 var errAborted = errors.New("aborted by a rebalance")

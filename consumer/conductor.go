@@ -38,6 +38,7 @@ type conductor struct {
 	full       bool      // fetching is paused for want of room
 	draining   bool
 	aborts     int // transactions in a row that did not commit
+	atMost     int // results in a transaction, since a topic refused a batch for its size; 0: any number
 	nextTick   time.Time
 }
 
