@@ -1,6 +1,7 @@
 package replay_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -98,17 +99,22 @@ func TestReinitialised(t *testing.T) {
 	w.letters(400)
 	var armed atomic.Bool
 	var second replay.Result
+	var fenced []byte // the id and the epoch of the first replay's producer, as its batches have them
 	w.cluster.ControlKey(int16(kmsg.Produce), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
 		w.cluster.KeepControl()
-		if !armed.Swap(false) {
+		req := kreq.(*kmsg.ProduceRequest)
+		producer := req.Topics[0].Partitions[0].Records[43:53]
+		switch {
+		case armed.Swap(false):
+			fenced = slices.Clone(producer)
+			w.cluster.SleepControl(func() {
+				j := w.job()
+				j.Limit = 100
+				second = w.run(j)
+			})
+		case !bytes.Equal(producer, fenced):
 			return nil, nil, false
 		}
-		w.cluster.SleepControl(func() {
-			j := w.job()
-			j.Limit = 100
-			second = w.run(j)
-		})
-		req := kreq.(*kmsg.ProduceRequest)
 		resp := req.ResponseKind().(*kmsg.ProduceResponse)
 		for _, rt := range req.Topics {
 			t := kmsg.NewProduceResponseTopic()
