@@ -27,6 +27,7 @@ func (c *conductor) admit(f *kgo.FetchTopicPartition, now time.Time) error {
 	p.end = max(p.end, f.LastStableOffset)
 	p = c.checkLog(p, f)
 	for _, rec := range f.Records {
+		p.epoch = max(p.epoch, rec.LeaderEpoch)
 		if !p.tracker.admit(rec.Offset, rec.Timestamp.UnixMilli(), int64(producer.EventSize(rec))) {
 			continue
 		}
@@ -52,11 +53,11 @@ func (c *conductor) checkLog(p *partition, f *kgo.FetchTopicPartition) *partitio
 	if len(f.Records) == 0 || p.tracker.base < 0 {
 		return p
 	}
-	first := f.Records[0].Offset
-	if first < p.tracker.base {
+	if f.Records[0].Offset < p.tracker.base {
 		// Below the tracker alone it is only the rewind after an abort.
-		if held, ok := c.session.Held()[p.topic][p.partition]; ok && first < held.Offset {
-			return c.rebase(p, first)
+		from, anew := p.newLog(f.Records)
+		if held, ok := c.session.Held()[p.topic][p.partition]; ok && anew && from < held.Offset {
+			return c.rebase(p, from)
 		}
 		return p
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"enricher/producer"
@@ -31,6 +32,7 @@ type partition struct {
 	// says is committed counts only if this tracker did commit it.
 	rebased  bool
 	end      int64  // of the log, as last heard
+	epoch    int32  // the last leader epoch of what was polled; −1: nothing was
 	proposed Offset // of the last transaction it was in
 }
 
@@ -86,7 +88,7 @@ func (c *conductor) born(b Offset) error {
 // install gives a partition a tracker with a new incarnation.
 func (c *conductor) install(tp topicPartition, t *tracker) *partition {
 	c.lastInc++
-	p := &partition{topicPartition: tp, inc: c.lastInc, tracker: t}
+	p := &partition{topicPartition: tp, inc: c.lastInc, tracker: t, epoch: -1}
 	c.parts[tp] = p
 	c.live[p.inc] = p
 	return p
@@ -109,6 +111,23 @@ func (c *conductor) dropAll() {
 	clear(c.parts)
 	clear(c.live)
 	c.lookups.drop(incs...)
+}
+
+// newLog finds the first of the records polled below base that is of another
+// log than the one polled so far. A log does not lose its end under one leader,
+// and the next leader writes with a higher epoch: records of an epoch that is
+// known are the same as before. The client delivers such more than once when it
+// finds a log shorter than it was.
+func (p *partition) newLog(records []*kgo.Record) (from int64, found bool) {
+	for _, r := range records {
+		if r.Offset >= p.tracker.base {
+			break
+		}
+		if r.LeaderEpoch < 0 || r.LeaderEpoch > p.epoch {
+			return r.Offset, true
+		}
+	}
+	return 0, false
 }
 
 // rebase starts a partition afresh from offset o, because its log was
