@@ -145,6 +145,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails
+	id[0] &= 0x7f        // its text must not begin with a dash, which would make it a flag
 	uuid := base64.RawURLEncoding.EncodeToString(id)
 	var voters []string
 	for i := range cfg.Nodes {
