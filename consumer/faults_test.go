@@ -164,19 +164,7 @@ func startFail(t *testing.T, w *world) {
 // twins: of two processes with one instance, the one that started first
 // gives way and says why.
 func twins(t *testing.T, w *world) {
-	stop := make(chan struct{})
-	fed := make(chan struct{})
-	go func() {
-		defer close(fed)
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(10 * time.Millisecond):
-				w.call(int32(n%partitions), "c"+strconv.Itoa(n))
-			}
-		}
-	}()
+	stop := w.keepCalling(10 * time.Millisecond)
 	first := w.start("twin", quick)
 	<-time.After(2 * time.Second)
 	second := w.start("twin", quick)
@@ -188,8 +176,7 @@ func twins(t *testing.T, w *world) {
 	if first.err == nil || !strings.Contains(first.err.Error(), "--instance") {
 		t.Errorf("the first ended with %v", first.err)
 	}
-	close(stop)
-	<-fed
+	stop()
 	w.await(30 * time.Second)
 	w.check()
 	select {

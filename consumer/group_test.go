@@ -140,19 +140,7 @@ func quotaIsUsed(t *testing.T, w *world) {
 // joinsAbortNothing: members that join and leave in good order, and the
 // partitions that they take and give, cost no transaction.
 func joinsAbortNothing(t *testing.T, w *world) {
-	stop := make(chan struct{})
-	fed := make(chan struct{})
-	go func() {
-		defer close(fed)
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(4 * time.Millisecond):
-				w.call(int32(n%partitions), "c"+strconv.Itoa(n))
-			}
-		}
-	}()
+	stop := w.keepCalling(4 * time.Millisecond)
 	// A rate without a limit and a short interval: there is nearly always a
 	// transaction for a join to meet.
 	busy := func(c *consumer.Config) {
@@ -168,8 +156,7 @@ func joinsAbortNothing(t *testing.T, w *world) {
 		c.end()
 		<-time.After(500 * time.Millisecond)
 	}
-	close(stop)
-	<-fed
+	stop()
 	w.await(time.Minute)
 	w.check()
 	aborted, committed := 0.0, 0.0

@@ -139,6 +139,27 @@ func (w *world) calls(prefix string, n int) {
 	}
 }
 
+// keepCalling feeds a call at every interval until the function that it returns
+// is called.
+func (w *world) keepCalling(every time.Duration) (stop func()) {
+	over, fed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(fed)
+		for n := 0; ; n++ {
+			select {
+			case <-over:
+				return
+			case <-time.After(every):
+				w.call(int32(n%partitions), "c"+strconv.Itoa(n))
+			}
+		}
+	}()
+	return func() {
+		close(over)
+		<-fed
+	}
+}
+
 // letter feeds an event that must become a dead letter.
 func (w *world) letter(p int32, value []byte, reasons ...schemas.Reason) {
 	w.t.Helper()
