@@ -8,42 +8,39 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"enricher/fetch/lookup"
 	"enricher/producer"
 	"enricher/schemas"
 )
 
-// admit takes in what was polled of one partition: every event that is neither
-// pending nor done becomes a result at once or goes to the lookups.
-func (c *conductor) admit(f *kgo.FetchTopicPartition, now time.Time) error {
+// admitPartition takes in what was polled of one partition: every event that is
+// neither pending nor completed gets its outcome at once or goes to the scheduler.
+func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) error {
 	tp := topicPartition{f.Topic, f.Partition}
 	p := c.parts[tp]
 	switch {
 	case p == nil:
-		return fmt.Errorf("polled events of %v, whose committed offset was never heard", tp)
-	case p.refused != nil:
-		return nil //nolint:nilerr // told already; nothing of the partition is consumed
+		return fmt.Errorf("received records of %v before its committed offset", tp)
+	case p.incompatible != nil:
+		return nil //nolint:nilerr // it is reported as a Condition; nothing of the partition is consumed
 	}
-	p.seen = true
+	p.held = true
 	p.end = max(p.end, f.LastStableOffset)
 	p = c.checkLog(p, f)
 	for _, rec := range f.Records {
 		p.epoch = max(p.epoch, rec.LeaderEpoch)
-		if !p.tracker.admit(rec.Offset, rec.Timestamp.UnixMilli(), int64(producer.EventSize(rec))) {
+		if !p.tracker.add(rec.Offset, rec.Timestamp.UnixMilli(), int64(producer.PayloadSize(rec))) {
 			continue
 		}
-		ev := &event{rec: rec, inc: p.inc}
-		if r, done := c.decode(ev, now); done {
-			c.finish(p, r, now)
-			continue
+		if o, ev := c.decode(p, rec, now); ev == nil {
+			c.complete(p, o, now)
+		} else {
+			c.toLookUp = append(c.toLookUp, ev)
 		}
-		// The record is a window into a batch of up to megabytes, and may have
-		// to wait for minutes.
-		ev.rec = clone(rec)
-		c.asks = append(c.asks, ev)
 	}
-	if len(c.asks) > 0 {
-		c.lookups.add(c.asks)
-		c.asks = nil
+	if len(c.toLookUp) > 0 {
+		c.scheduler.Add(c.toLookUp)
+		c.toLookUp = nil
 	}
 	return nil
 }
@@ -54,55 +51,59 @@ func (c *conductor) checkLog(p *partition, f *kgo.FetchTopicPartition) *partitio
 		return p
 	}
 	if f.Records[0].Offset < p.tracker.base {
-		// Below the tracker alone it is only the rewind after an abort.
-		from, anew := p.newLog(f.Records)
-		if held, ok := c.session.Held()[p.topic][p.partition]; ok && anew && from < held.Offset {
-			return c.rebase(p, from)
+		// Below the base alone it is only the rewind after an abort.
+		from, replaced := p.firstReplacedOffset(f.Records)
+		if held, ok := c.session.HeldPartitions()[p.topic][p.partition]; ok && replaced && from < held.Offset {
+			return c.resetTo(p, from)
 		}
 		return p
 	}
-	if gone := p.tracker.unhandled(f.LogStartOffset); gone > 0 {
-		c.metrics.EventsLost.Add(float64(gone))
-		c.log.Error("retention deleted events that were never handled",
+	if gone := p.tracker.unread(f.LogStartOffset); gone > 0 {
+		c.metrics.DeletedByRetention.Add(float64(gone))
+		c.log.Error("events deleted by retention before they were read",
 			zap.Stringer("partition", p.topicPartition), zap.Int64("from", p.tracker.head),
 			zap.Int64("to", f.LogStartOffset), zap.Int64("at_most", gone))
 	}
 	return p
 }
 
-// decode fills in an event; done: its result is known without a lookup. A
-// panic is that event's own.
-func (c *conductor) decode(ev *event, now time.Time) (r result, done bool) {
-	r.event = ev
+// decode returns the outcome of an event that needs no lookup, or the event to
+// look up. A panic is that event's own.
+func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outcome, ev *lookup.Event) {
+	o.rec = rec
 	defer func() {
 		if v := recover(); v != nil {
 			c.log.Error("panic while handling an event", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()),
-				zap.String("topic", ev.rec.Topic), zap.Int32("partition", ev.rec.Partition), zap.Int64("offset", ev.rec.Offset))
-			r.failure = &producer.Failure{Reason: schemas.Internal, Message: fmt.Sprintf("panic: %v", v)}
-			done = true
+				zap.Stringer("partition", p.topicPartition), zap.Int64("offset", rec.Offset))
+			o.failure = &schemas.Failure{Reason: schemas.Internal, Message: fmt.Sprintf("panic: %v", v)}
+			ev = nil
 		}
 	}()
-	parsed, err := schemas.ParseEvent(ev.rec.Value)
+	parsed, err := schemas.ParseEvent(rec.Value)
 	switch {
 	case err != nil:
-		r.failure = &producer.Failure{Reason: schemas.Malformed, Message: err.Error()}
-		return r, true
-	case parsed.Skip():
-		r.skipped = true
-		return r, true
+		o.failure = &schemas.Failure{Reason: schemas.Malformed, Message: err.Error()}
+		return o, nil
+	case parsed.IsOtherCallback():
+		o.skipped = true
+		return o, nil
 	}
-	ev.callID = parsed.CallID
-	ev.time = eventTime(ev.rec, parsed.Time, now)
-	if e, ok := c.cache.Get(now, ev.callID); ok {
+	o.callID = parsed.CallID
+	if e, ok := c.cache.Get(now, parsed.CallID); ok {
 		c.cacheHits.Inc()
-		r.value, r.requestID, r.hit = e.Value, e.RequestID, true
-		return r, true
+		o.value, o.requestID, o.source = e.Value, e.RequestID, lookup.CacheHit
+		return o, nil
 	}
-	return r, false
+	return o, &lookup.Event{
+		CallID: parsed.CallID, Time: eventTime(rec, parsed.Time, now), Assignment: p.assignment,
+		// The record is a window into a batch of up to megabytes, and may have to
+		// wait for minutes.
+		Source: clone(rec),
+	}
 }
 
-// eventTime is the callback's own time, else what a replay handed on, else the
-// record's; never in the future.
+// eventTime returns the callback's own time, else what a replay handed on, else
+// the record's; never a time in the future.
 func eventTime(rec *kgo.Record, ms int64, now time.Time) time.Time {
 	if ms <= 0 {
 		ms = producer.OriginalTimestamp(rec)
@@ -115,7 +116,7 @@ func eventTime(rec *kgo.Record, ms int64, now time.Time) time.Time {
 
 // clone copies what an outcome needs of a polled record.
 func clone(r *kgo.Record) *kgo.Record {
-	size := producer.EventSize(r)
+	size := producer.PayloadSize(r)
 	buf := make([]byte, 0, size)
 	keep := func(b []byte) []byte {
 		if b == nil { // null and empty differ

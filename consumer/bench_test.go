@@ -176,7 +176,7 @@ func (w benchWorld) loop(events int, every time.Duration) figures {
 	}
 	defer s.CloseAllowingRebalance()
 	record := fetchtest.RecordFor(0, "any")
-	out := producer.Outputs{EnrichedTopic: w.Out, SDKAppID: "1400000000"}
+	out := producer.RecordBuilder{EnrichedTopic: w.Out, SDKAppID: "1400000000"}
 	ctx := context.Background()
 	for done, open := 0, 0; done < events; {
 		if err := s.Begin(); err != nil {

@@ -11,125 +11,146 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"enricher/consumer/progress"
+	"enricher/consumer/session"
 	"enricher/producer"
 	"enricher/schemas"
 )
 
-// maxAborts is how many transactions in a row may fail to commit before a new
-// session is tried.
-const maxAborts = 10
+const (
+	// maxAborts is how many transactions in a row may abort before a new session is
+	// tried. Rebalances abort one or two; with the pauses between them, ten take
+	// longer than a broker's restart.
+	maxAborts = 10
+	// maxTxnMetadataBytes bounds the offset metadata of one transaction: the broker
+	// rejects a commit of about 1 MB (its message.max.bytes).
+	maxTxnMetadataBytes = 512 << 10
+	// metadataWait is how long completed events whose metadata fits nowhere wait
+	// until it is tried again: older events have to complete first.
+	metadataWait = time.Second
+)
 
-// portion is what one transaction says about one partition.
-type portion struct {
+// partitionCommit is the part of a transaction that concerns one partition.
+type partitionCommit struct {
 	part     *partition
-	results  []result // taken out of part.ready, by offset
-	offsets  []int64  // of results
-	progress progress // when they are done
-	commit   Offset
+	outcomes []outcome // taken out of part.completed, by offset
+	offsets  []int64   // of outcomes
+	progress progress.Progress
+	offset   session.Offset
 }
 
-// commit puts the ready results and the offsets that go with them into one
+// transaction is the conductor's side of a transaction that is being committed.
+type transaction struct {
+	*conductor
+	commits []*partitionCommit
+	events  int
+	failed  error // of WhileFlushing
+}
+
+// WhileFlushing admits events for the next transactions.
+func (t *transaction) WhileFlushing() { t.failed = t.admitFetched(t.events) }
+
+// Offsets returns what to commit, unless a partition was lost meanwhile.
+func (t *transaction) Offsets() ([]session.Offset, error) {
+	if t.failed != nil || t.anyLost(t.commits) {
+		return nil, session.ErrRevoked
+	}
+	offsets := make([]session.Offset, len(t.commits))
+	for i, q := range t.commits {
+		offsets[i] = q.offset
+	}
+	return offsets, nil
+}
+
+// commit puts the completed outcomes and the offsets that go with them into one
 // transaction. An error means that the session is of no more use.
 func (c *conductor) commit() error {
-	c.readySince = time.Time{}
-	plan := c.plan()
-	if len(plan) == 0 {
+	c.completedSince = time.Time{}
+	txn := &transaction{conductor: c, commits: c.buildCommits()}
+	if len(txn.commits) == 0 {
 		return nil
 	}
 	var records []*kgo.Record
-	source := make(map[*kgo.Record]*result)
-	results := 0
-	for _, q := range plan {
-		results += len(q.results)
-		for i := range q.results {
-			if r := c.record(&q.results[i]); r != nil {
+	source := make(map[*kgo.Record]*outcome)
+	for _, q := range txn.commits {
+		txn.events += len(q.outcomes)
+		for i := range q.outcomes {
+			if r := c.buildOutput(&q.outcomes[i]); r != nil {
 				records = append(records, r)
-				source[r] = &q.results[i]
+				source[r] = &q.outcomes[i]
 			}
 		}
 	}
-	var failed error
-	end, err := c.session.Commit(records, func() { failed = c.admitMore(results) }, func() ([]Offset, error) {
-		if failed != nil || c.stale(plan) {
-			return nil, producer.ErrStale
-		}
-		offsets := make([]Offset, len(plan))
-		for i, q := range plan {
-			offsets[i] = q.commit
-		}
-		return offsets, nil
-	})
+	result, err := c.session.Commit(records, txn)
+	c.metrics.Transactions.WithLabelValues(result.String()).Inc()
 	switch {
-	case end == producer.Committed:
-		c.committed(plan)
+	case result == session.Committed:
+		c.onCommitted(txn.commits)
 		return nil
-	case failed != nil:
-		c.metrics.Transactions.WithLabelValues("aborted").Inc()
-		return failed
-	case end == producer.NotCommitted:
-		return c.notCommitted(plan, source, err)
+	case txn.failed != nil:
+		return txn.failed
+	case result == session.Aborted:
+		return c.onAborted(txn.commits, source, err)
 	}
-	c.metrics.Transactions.WithLabelValues("unknown").Inc()
-	return fmt.Errorf("result of a transaction unknown: %w", err)
+	return fmt.Errorf("transaction result unknown: %w", err)
 }
 
-// plan chooses what goes into the next transaction: everything that is ready,
-// as far as the metadata fits, and a topic takes it.
-func (c *conductor) plan() []*portion {
-	var plan []*portion
-	total, left := 0, c.atMost
+// buildCommits chooses what goes into the next transaction: everything that is
+// completed, as far as the metadata fits and the topics accept it.
+func (c *conductor) buildCommits() []*partitionCommit {
+	var commits []*partitionCommit
+	total, left := 0, c.maxPerTxn
 	for _, p := range c.parts { // in random order, so that none is left out for ever
-		if len(p.ready) == 0 || total >= maxTxnMetadata || c.atMost > 0 && left == 0 {
+		if len(p.completed) == 0 || total >= maxTxnMetadataBytes || c.maxPerTxn > 0 && left == 0 {
 			continue
 		}
-		q := c.portion(p, left)
-		if q == nil || total+len(q.commit.Metadata) > maxTxnMetadata {
+		q := c.buildCommit(p, left)
+		if q == nil || total+len(q.offset.Metadata) > maxTxnMetadataBytes {
 			continue
 		}
-		total += len(q.commit.Metadata)
-		p.ready = slices.Clone(p.ready[len(q.results):])
-		left -= len(q.results)
-		plan = append(plan, q)
+		total += len(q.offset.Metadata)
+		p.completed = slices.Clone(p.completed[len(q.outcomes):])
+		left -= len(q.outcomes)
+		commits = append(commits, q)
 	}
 	switch {
-	case c.readyCount() == 0:
-	case c.atMost > 0:
-		c.readySince = time.Now()
+	case c.completedCount() == 0:
+	case c.maxPerTxn > 0:
+		c.completedSince = time.Now()
 	default:
-		c.waitForRoom()
+		c.completedSince = time.Now().Add(metadataWait)
 	}
-	return plan
+	return commits
 }
 
-// portion is the largest one of a partition whose metadata fits, of at most so
-// many results (0: any number), or nil.
-func (c *conductor) portion(p *partition, most int) *portion {
-	slices.SortFunc(p.ready, func(a, b result) int { return cmp.Compare(a.event.rec.Offset, b.event.rec.Offset) })
-	offsets := make([]int64, len(p.ready))
+// buildCommit returns the largest commit of a partition whose metadata fits, of
+// at most so many events (0: any number), or nil.
+func (c *conductor) buildCommit(p *partition, most int) *partitionCommit {
+	slices.SortFunc(p.completed, func(a, b outcome) int { return cmp.Compare(a.rec.Offset, b.rec.Offset) })
+	offsets := make([]int64, len(p.completed))
 	if most > 0 {
 		offsets = offsets[:min(most, len(offsets))]
 	}
 	for i := range offsets {
-		offsets[i] = p.ready[i].event.rec.Offset
+		offsets[i] = p.completed[i].rec.Offset
 	}
-	id := c.session.TopicID(p.topic)
-	n, progress, metadata := fit(p.tracker, id, offsets, c.metadataLimit)
+	n, done, metadata := fitMetadata(p.tracker, c.session.TopicID(p.topic), offsets, c.metadataLimit)
 	if n == 0 {
 		return nil
 	}
-	return &portion{
-		part: p, results: p.ready[:n:n], offsets: offsets[:n], progress: progress,
-		commit: Offset{Topic: p.topic, Partition: p.partition, Offset: progress.base, Metadata: metadata},
+	return &partitionCommit{
+		part: p, outcomes: p.completed[:n:n], offsets: offsets[:n], progress: done,
+		offset: session.Offset{Topic: p.topic, Partition: p.partition, Offset: done.Base, Metadata: metadata},
 	}
 }
 
-// fit finds how many of the finished offsets can be committed within limit
-// bytes of metadata. What does not fit are the highest, above the widest gaps.
-func fit(t *tracker, topic [16]byte, finished []int64, limit int) (n int, p progress, metadata string) {
-	try := len(finished) // nearly always all of them fit
-	for low, high := 0, len(finished)+1; high-low > 1; try = (low + high) / 2 {
-		after := t.after(finished[:try])
-		if m := encodeMetadata(topic, after); len(m) <= limit {
+// fitMetadata finds how many of the completed offsets can be committed within
+// limit bytes of metadata. What does not fit are the highest, above the widest gaps.
+func fitMetadata(t *tracker, topic [16]byte, completed []int64, limit int) (n int, p progress.Progress, metadata string) {
+	try := len(completed) // nearly always all of them fit
+	for low, high := 0, len(completed)+1; high-low > 1; try = (low + high) / 2 {
+		after := t.after(completed[:try])
+		if m := progress.Encode(topic, after); len(m) <= limit {
 			n, p, metadata = try, after, m
 			low = try
 		} else {
@@ -139,134 +160,129 @@ func fit(t *tracker, topic [16]byte, finished []int64, limit int) (n int, p prog
 	return n, p, metadata
 }
 
-// waitForRoom keeps results whose metadata fits nowhere from being due at once.
-func (c *conductor) waitForRoom() {
-	c.readySince = time.Now().Add(metadataWait)
-}
-
-const metadataWait = time.Second
-
-// record makes the output of a result, anew for every try; nil: it has none.
-func (c *conductor) record(r *result) *kgo.Record {
+// buildOutput makes the output record of an outcome, again for every try; nil: it
+// has none.
+func (c *conductor) buildOutput(o *outcome) *kgo.Record {
 	switch {
-	case r.skipped:
+	case o.skipped:
 		return nil
-	case r.failure != nil && r.oversize:
-		return c.outputs.Coordinates(r.event.rec, r.failure)
-	case r.failure != nil:
-		return c.outputs.DeadLetter(r.event.rec, r.failure)
+	case o.failure != nil && o.tooLarge:
+		return c.records.DeadLetterWithoutPayload(o.rec, o.failure)
+	case o.failure != nil:
+		return c.records.DeadLetter(o.rec, o.failure)
 	}
-	rec := c.outputs.Enriched(r.event.rec, r.event.callID, r.value, r.hit, r.requestID)
-	if r.oversize || !c.outputs.Fits(rec) {
-		r.failure = &producer.Failure{
+	rec := c.records.Enriched(o.rec, o.callID, o.value, o.source.String(), o.requestID)
+	if o.tooLarge || !c.records.Fits(rec) {
+		o.failure = &schemas.Failure{
 			Reason:  schemas.Internal,
-			Message: fmt.Sprintf("the enriched record of %d bytes is larger than topic %q takes", len(rec.Value), rec.Topic),
+			Message: fmt.Sprintf("the enriched record of %d bytes is larger than topic %q accepts", len(rec.Value), rec.Topic),
 		}
-		r.oversize = false
-		return c.outputs.DeadLetter(r.event.rec, r.failure)
+		o.tooLarge = false
+		return c.records.DeadLetter(o.rec, o.failure)
 	}
 	return rec
 }
 
-// committed marks a transaction's results as done.
-func (c *conductor) committed(plan []*portion) {
-	c.aborts = 0
-	if c.atMost > 0 {
-		if c.atMost += 1 + c.atMost/8; c.atMost >= c.cfg.MaxInFlight {
-			c.atMost = 0
+// onCommitted marks the events of a transaction as completed.
+func (c *conductor) onCommitted(commits []*partitionCommit) {
+	c.abortsInARow = 0
+	if c.maxPerTxn > 0 {
+		// Additive and multiplicative increase, an eighth at a time: back to any
+		// number within about sixty transactions, after the quarter of onTooLarge.
+		if c.maxPerTxn += 1 + c.maxPerTxn/8; c.maxPerTxn >= c.cfg.MaxInFlight {
+			c.maxPerTxn = 0
 		}
 	}
-	c.metrics.Transactions.WithLabelValues("committed").Inc()
-	widest := 0
-	for _, q := range plan {
-		p := q.part
-		for _, r := range q.results {
-			c.count(r)
+	largest := 0
+	for _, q := range commits {
+		for _, o := range q.outcomes {
+			c.count(o)
 		}
-		p.tracker.commit(q.offsets, q.progress)
-		p.proposed = q.commit
-		widest = max(widest, len(q.commit.Metadata))
-		c.backPressure(p, len(q.commit.Metadata))
+		q.part.tracker.commit(q.offsets, q.progress)
+		q.part.lastCommit = q.offset
+		largest = max(largest, len(q.offset.Metadata))
+		c.throttlePartition(q.part, len(q.offset.Metadata))
 	}
-	c.metrics.MetadataBytes.Set(float64(widest))
+	c.metrics.MetadataBytes.Set(float64(largest))
 }
 
-// backPressure stops fetching of a partition whose metadata nears the limit,
-// and resumes it with hysteresis.
-func (c *conductor) backPressure(p *partition, metadata int) {
+// throttlePartition pauses fetching of a partition whose metadata passes three
+// quarters of the limit, so that what is in flight still fits, and resumes it
+// below half.
+func (c *conductor) throttlePartition(p *partition, metadataBytes int) {
 	switch {
-	case !p.paused && metadata > c.metadataLimit*3/4:
-		p.paused = true
+	case !p.fetchPaused && metadataBytes > c.metadataLimit*3/4:
+		p.fetchPaused = true
 		c.session.Pause(p.topic, p.partition)
-	case p.paused && metadata < c.metadataLimit/2:
-		p.paused = false
+	case p.fetchPaused && metadataBytes < c.metadataLimit/2:
+		p.fetchPaused = false
 		c.session.Resume(p.topic, p.partition)
 	}
 }
 
 // count is called once for each event, when its outcome is known to be committed.
-func (c *conductor) count(r result) {
+func (c *conductor) count(o outcome) {
 	switch {
-	case r.skipped:
+	case o.skipped:
 		c.skipped.Inc()
-	case r.failure != nil:
-		c.metrics.Events.WithLabelValues(outcomeDeadLetter, string(r.failure.Reason)).Inc()
+	case o.failure != nil:
+		c.metrics.Events.WithLabelValues(outcomeDeadLetter, string(o.failure.Reason)).Inc()
 	default:
 		c.enriched.Inc()
 	}
-	c.metrics.EventSeconds.Observe(time.Since(r.event.rec.Timestamp).Seconds())
+	c.metrics.EventSeconds.Observe(time.Since(o.rec.Timestamp).Seconds())
 }
 
-// notCommitted deals with an end that did not say committed. The client may
-// mask an unknown result so, hence the broker is asked before the next try.
-func (c *conductor) notCommitted(plan []*portion, source map[*kgo.Record]*result, err error) error {
-	c.metrics.Transactions.WithLabelValues("aborted").Inc()
-	c.aborts++
-	var tooLarge *producer.TooLargeError
+// onAborted handles a transaction that the client reports as aborted. It may
+// report an unknown result so; hence the committed offsets are fetched before
+// anything is produced again.
+func (c *conductor) onAborted(commits []*partitionCommit, source map[*kgo.Record]*outcome, err error) error {
+	c.abortsInARow++
+	var tooLarge *session.TooLargeError
 	switch {
 	case producer.IsFenced(err):
 		return err
 	case errors.As(err, &tooLarge):
-		c.tooLarge(tooLarge, source)
+		c.onTooLarge(tooLarge, source)
 	case errors.Is(err, kerr.OffsetMetadataTooLarge):
-		c.metadataLimit = c.metadataLimit * 3 / 4
-		c.log.Warn("the broker takes less offset metadata than usual; set offset.metadata.max.bytes to 4096",
-			zap.Int("trying_bytes", c.metadataLimit))
+		c.metadataLimit = c.metadataLimit * 3 / 4 // the broker does not report its limit
+		c.log.Warn("offset metadata rejected as too large; set offset.metadata.max.bytes=4096",
+			zap.Int("next_limit_bytes", c.metadataLimit))
 	}
-	if c.aborts >= maxAborts {
-		return fmt.Errorf("%d transactions in a row did not commit, the last one: %w", c.aborts, cmp.Or(err, errAborted))
+	if c.abortsInARow >= maxAborts {
+		return fmt.Errorf("%d transactions in a row aborted, the last one: %w", c.abortsInARow, cmp.Or(err, errRebalance))
 	}
-	c.log.Info("transaction not committed; asking the broker what is", zap.Int("in_a_row", c.aborts), zap.Error(err))
-	for _, q := range plan {
-		q.part.proposed = q.commit
-		q.part.ready = append(q.results, q.part.ready...)
+	c.log.Info("transaction aborted, fetching committed offsets", zap.Int("in_a_row", c.abortsInARow), zap.Error(err))
+	for _, q := range commits {
+		q.part.lastCommit = q.offset
+		q.part.completed = append(q.outcomes, q.part.completed...)
 	}
 	c.session.AllowRebalance()
-	if err := c.readBack(plan); err != nil {
+	if err := c.refetchCommitted(commits); err != nil {
 		return err
 	}
-	if c.readyCount() > 0 {
-		c.readySince = time.Now()
+	if c.completedCount() > 0 {
+		c.completedSince = time.Now()
 	}
 	return nil
 }
 
-// tooLarge deals with records that a topic refused for their size. It refuses
-// whole batches, and the client does not split them: what one record is to blame
-// for shows when it stands alone.
-func (c *conductor) tooLarge(err *producer.TooLargeError, source map[*kgo.Record]*result) {
+// onTooLarge handles records that a topic rejected for their size. It rejects
+// whole batches, and the client does not split them: a record is to blame only
+// when it was sent alone.
+func (c *conductor) onTooLarge(err *session.TooLargeError, source map[*kgo.Record]*outcome) {
 	if len(source) == 1 {
 		for _, r := range err.Records {
-			source[r].oversize = true
+			source[r].tooLarge = true
 		}
 		return
 	}
-	c.aborts = 0 // there is an advance, if slow
-	c.atMost = max(1, len(source)/4)
+	c.abortsInARow = 0 // the next transaction is smaller, so this makes progress
+	c.maxPerTxn = max(1, len(source)/4)
 	c.sometimes.Do(func() {
-		c.log.Warn("a topic takes smaller batches than usual, which slows everything down; set its max.message.bytes to 1048588 or more",
-			zap.String("topic", err.Records[0].Topic), zap.Int("records_refused", len(err.Records)), zap.Int("records_in_the_next_transaction", c.atMost))
+		c.log.Warn("batch too large for topic, using smaller transactions; set max.message.bytes>=1048588",
+			zap.String("topic", err.Records[0].Topic), zap.Int("records_rejected", len(err.Records)), zap.Int("next_records", c.maxPerTxn))
 	})
 }
 
-var errAborted = errors.New("aborted by a rebalance")
+var errRebalance = errors.New("aborted by a rebalance")

@@ -6,133 +6,163 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
-	"enricher/producer"
+	"enricher/consumer/session"
+	"enricher/fetch/lookup"
 )
 
-// Waits of the conductor. A poll ends earlier when there is something to do.
 const (
-	pollWait  = time.Second
+	// pollWait is how long a poll lasts at most. It ends earlier when there is
+	// something to do, so this is only how often the gauges are looked at.
+	pollWait = time.Second
+	// drainWait is the same while draining, where a poll fetches nothing.
 	drainWait = 20 * time.Millisecond
-	tickEvery = time.Second
+	// shortestWait keeps a poll from returning without a look at what was fetched.
+	shortestWait = time.Millisecond
+
+	gaugeInterval = time.Second
 )
 
-// conductor drives one session: it owns the session and all trackers, and runs
-// on one goroutine. What others hand over (finished results, births, ends of
-// the log) it takes in at its own pace.
+// conductor drives one session on one goroutine: it owns the session and all
+// trackers. What others hand over (outcomes, assignments, end offsets) it takes
+// in at its own pace.
 type conductor struct {
 	*Consumer
-	session *producer.Session
-	joining *joining
+	session *session.Session
 
-	parts map[topicPartition]*partition
-	live  map[uint64]*partition // the same, by incarnation
-	asks  []*event              // of the batch being admitted
+	parts        map[topicPartition]*partition
+	byAssignment map[uint64]*partition // the same partitions
+	toLookUp     []*lookup.Event       // of the batch being admitted
 
-	readySince time.Time // since when the oldest ready result waits; zero: none did since the last transaction
-	full       bool      // fetching is paused for want of room
-	draining   bool
-	aborts     int // transactions in a row that did not commit
-	atMost     int // results in a transaction, since a topic refused a batch for its size; 0: any number
-	nextTick   time.Time
+	completedSince time.Time // since when the oldest completed event waits for its transaction; zero: none does
+	fetchPaused    bool      // for lack of room
+	draining       bool
+	abortsInARow   int
+	maxPerTxn      int // events in a transaction, since a topic rejected a batch for its size; 0: any number
+	nextGauges     time.Time
 }
 
-// run works until the drain is complete (nil), or the session is of no more
-// use (an error).
+// run works until the drain is complete (nil), or the session is of no more use
+// (an error).
 func (c *conductor) run(ctx context.Context) error {
 	defer c.dropAll()
 	for {
 		if ctx.Err() != nil && !c.draining {
 			c.draining = true
-			c.lookups.stopStarting()
-			c.log.Info("draining: waiting for the requests on the wire")
+			c.scheduler.Drain()
+			c.log.Info("draining: waiting for in-flight requests")
 		}
-		drained := c.draining && isClosed(c.lookups.drained())
+		drained := c.draining && isClosed(c.scheduler.Drained())
 
 		c.session.AllowRebalance()
+		c.collectOutcomes() // they may be due before anything is fetched
 		fetches := c.poll(ctx)
-		if err := c.reconcile(); err != nil {
+		if err := c.syncAssignments(); err != nil {
 			return err
 		}
 		now := time.Now()
-		if err := c.take(fetches, now); err != nil {
+		if err := c.admitFetches(fetches, now); err != nil {
 			return err
 		}
-		c.takeResults()
-		c.tick(now)
-		if drained && c.readyCount() == 0 {
+		c.collectOutcomes()
+		c.updateGauges(now)
+		if drained && c.completedCount() == 0 {
 			return nil
 		}
-		if (c.due(now) || drained) && !c.joining.now() {
+		if (c.due(now) || drained) && !c.membership.joining() {
 			if err := c.commit(); err != nil {
 				return err
 			}
-			if drained && (c.aborts == 0 || c.readyCount() == 0) {
+			if drained && (c.abortsInARow == 0 || c.completedCount() == 0) {
 				return nil
 			}
 		}
 	}
 }
 
-// poll fetches events, as many as there is room for, until results are due.
-// With no room or in a drain it fetches none, but holds rebalances back like
-// any other poll.
+// poll fetches events, as many as there is room for, until a transaction is
+// due. Without room or while draining it fetches none, but blocks rebalances
+// like any other poll.
 func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 	room := c.room(0)
 	if c.draining {
 		room = 0
-	}
-	due := c.due(time.Now()) && !c.joining.now()
-	// With hysteresis: what is buffered of a paused partition is dropped and
-	// fetched again. A transaction that is due will make room.
-	switch {
-	case room <= 0 && !c.full && (!due || c.draining):
-		c.session.PauseAll()
-		c.full = true
-	case c.full && room > c.cfg.MaxInFlight/4:
-		c.session.ResumeAll()
-		c.full = false
-	}
-
-	if c.draining {
 		ctx = context.Background()
 	}
-	ctx, wake := context.WithCancel(ctx)
+	due := c.due(time.Now()) && !c.membership.joining()
+	c.throttleFetch(room, due)
+
+	ctx, wake := context.WithTimeout(ctx, c.pollDuration(due))
+	var waker sync.WaitGroup
+	defer waker.Wait() // so that it takes no signal that is meant for the next poll
 	defer wake()
-	defer c.inbox.wakeWith(wake)()
-	defer c.joining.wakeWith(wake)()
+	waker.Go(func() { c.wakePoll(ctx, wake) })
+	return c.session.Poll(ctx, max(room, 1))
+}
+
+// throttleFetch pauses fetching when there is no room, and resumes it once a
+// quarter of the room is free: what the client has fetched of a paused partition
+// it drops and fetches again. A transaction that is due will make room.
+func (c *conductor) throttleFetch(room int, due bool) {
+	switch {
+	case room <= 0 && !c.fetchPaused && (!due || c.draining):
+		c.session.PauseAll()
+		c.fetchPaused = true
+	case c.fetchPaused && room > c.cfg.MaxInFlight/4:
+		c.session.ResumeAll()
+		c.fetchPaused = false
+	}
+}
+
+// pollDuration returns how long the next poll may last.
+func (c *conductor) pollDuration(due bool) time.Duration {
 	wait := pollWait
 	if due {
-		// Not in the past: such a poll would return nothing, time and again.
-		wait = time.Millisecond
-	} else if c.readyCount() > 0 && !c.joining.now() {
-		wait = max(time.Until(c.readySince.Add(c.cfg.CommitInterval)), time.Millisecond)
+		wait = shortestWait
+	} else if c.completedCount() > 0 && !c.membership.joining() {
+		wait = max(time.Until(c.completedSince.Add(c.cfg.CommitInterval)), shortestWait)
 	}
 	if c.draining {
 		wait = min(wait, drainWait)
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	return c.session.Poll(ctx, max(room, 1))
+	return wait
 }
 
-// admitMore takes in events that the client has fetched already, while the
-// broker works on a transaction with so many others. They have no part in it.
-func (c *conductor) admitMore(inTransaction int) error {
+// wakePoll ends a poll when a join is over, or when an outcome has come from the
+// scheduler and has waited for Config.CommitInterval.
+func (c *conductor) wakePoll(ctx context.Context, wake func()) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-c.membership.joined:
+	case <-c.scheduler.Outcomes().Ready():
+		select {
+		case <-ctx.Done():
+		case <-time.After(c.cfg.CommitInterval):
+		}
+	}
+	wake()
+}
+
+// admitFetched admits events that the client has fetched already, while the
+// broker works on a transaction with inTransaction others. They have no part in it.
+func (c *conductor) admitFetched(inTransaction int) error {
 	room := c.room(inTransaction)
-	if room <= 0 || c.full || c.draining {
+	if room <= 0 || c.fetchPaused || c.draining {
 		return nil
 	}
 	fetches := c.session.PollFetched(room)
-	if err := c.reconcile(); err != nil {
+	if err := c.syncAssignments(); err != nil {
 		return err
 	}
-	return c.take(fetches, time.Now())
+	return c.admitFetches(fetches, time.Now())
 }
 
 // room is how many more events may be admitted, beyond those of an open
@@ -149,22 +179,23 @@ func (c *conductor) room(inTransaction int) int {
 	return c.cfg.MaxInFlight - events
 }
 
-func (c *conductor) readyCount() int {
+func (c *conductor) completedCount() int {
 	n := 0
 	for _, p := range c.parts {
-		n += len(p.ready)
+		n += len(p.completed)
 	}
 	return n
 }
 
-// due says whether it is time for a transaction.
+// due reports whether it is time for a transaction: an event has waited long
+// enough, or half of the room is taken by completed events.
 func (c *conductor) due(now time.Time) bool {
-	n := c.readyCount()
-	return n > 0 && (n >= c.cfg.MaxInFlight/2 || now.Sub(c.readySince) >= c.cfg.CommitInterval)
+	n := c.completedCount()
+	return n > 0 && (n >= c.cfg.MaxInFlight/2 || now.Sub(c.completedSince) >= c.cfg.CommitInterval)
 }
 
-// take admits what was polled.
-func (c *conductor) take(fetches kgo.Fetches, now time.Time) error {
+// admitFetches admits what was polled.
+func (c *conductor) admitFetches(fetches kgo.Fetches, now time.Time) error {
 	var failed error
 	fetches.EachError(func(topic string, p int32, err error) {
 		if err := c.pollError(topicPartition{topic, p}, err); err != nil {
@@ -176,13 +207,13 @@ func (c *conductor) take(fetches kgo.Fetches, now time.Time) error {
 	}
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if failed == nil && len(f.Records) > 0 {
-			failed = c.admit(&f, now)
+			failed = c.admitPartition(&f, now)
 		}
 	})
 	return failed
 }
 
-// pollError says whether an error that was polled ends the session.
+// pollError returns an error if the one that was polled ends the session.
 func (c *conductor) pollError(tp topicPartition, err error) error {
 	var group *kgo.ErrGroupSession
 	var loss *kgo.ErrDataLoss
@@ -190,51 +221,55 @@ func (c *conductor) pollError(tp topicPartition, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return nil
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		// The client joins again for ever.
+		// The client would join again for ever.
 	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
-		// Retriable for the client, which asks for the old topic for ever.
+		// The client would ask for the old topic for ever.
 	case errors.As(err, &loss), errors.As(err, &group), kerr.IsRetriable(err):
-		c.sometimes.Do(func() { c.log.Warn("Kafka client", zap.Stringer("partition", tp), zap.Error(err)) })
+		c.sometimes.Do(func() { c.log.Warn("Kafka client error (retrying)", zap.Stringer("partition", tp), zap.Error(err)) })
 		return nil
 	}
 	return fmt.Errorf("poll %v: %w", tp, err)
 }
 
-// takeResults takes what the lookups have finished. A result of a partition
-// that was lost meanwhile, or of an event that turned out to be done, is
-// nobody's any more.
-func (c *conductor) takeResults() {
-	results, since := c.inbox.take()
-	for _, r := range results {
-		p := c.live[r.event.inc]
-		if p != nil && p.tracker.isPending(r.event.rec.Offset) {
-			c.finish(p, r, since)
+// collectOutcomes takes the outcomes of the scheduler. One of a partition that
+// was lost meanwhile, or of an event that turned out to be completed, is discarded.
+func (c *conductor) collectOutcomes() {
+	for _, o := range c.scheduler.Outcomes().Take() {
+		rec := o.Event.Source.(*kgo.Record)
+		p := c.byAssignment[o.Event.Assignment]
+		if p != nil && p.tracker.isPending(rec.Offset) {
+			c.complete(p, outcome{
+				rec: rec, callID: o.Event.CallID,
+				value: o.Value, source: o.Source, requestID: o.RequestID, failure: o.Failure,
+			}, o.Completed)
 		}
 	}
 }
 
-// finish notes a result that is ready to be committed since then.
-func (c *conductor) finish(p *partition, r result, since time.Time) {
-	if c.readySince.IsZero() {
-		c.readySince = since
+// complete keeps the outcome of an event, completed at that time, for the next
+// transaction.
+func (c *conductor) complete(p *partition, o outcome, at time.Time) {
+	if c.completedSince.IsZero() {
+		c.completedSince = at
 	}
-	p.ready = append(p.ready, r)
+	p.completed = append(p.completed, o)
 }
 
-// tick sets the gauges that are derived from the state.
-func (c *conductor) tick(now time.Time) {
-	if now.Before(c.nextTick) {
+// updateGauges sets the metrics that are derived from the state.
+func (c *conductor) updateGauges(now time.Time) {
+	if now.Before(c.nextGauges) {
 		return
 	}
-	c.nextTick = now.Add(tickEvery)
-	var backlog, refused int
+	c.nextGauges = now.Add(gaugeInterval)
+	var backlog int
+	var incompatible []Condition
 	oldest := now.UnixMilli()
 	for tp, p := range c.parts {
-		if p.refused != nil {
-			refused++
+		if p.incompatible != nil {
+			incompatible = append(incompatible, Condition{ReasonIncompatible, fmt.Sprintf("%v: %v", tp, p.incompatible)})
 		}
-		p.end = max(p.end, c.ends.of(tp))
-		backlog += len(p.tracker.pending) - len(p.ready)
+		p.end = max(p.end, c.endOffsets.of(tp))
+		backlog += len(p.tracker.pending) - len(p.completed)
 		if p.tracker.head >= 0 {
 			backlog += int(max(0, p.end-p.tracker.head))
 		}
@@ -242,34 +277,21 @@ func (c *conductor) tick(now time.Time) {
 			oldest = min(oldest, e.at)
 		}
 	}
-	rate := c.quota.PerSecond()
+	perSecond := c.limiter.PerSecond()
 	drain := 0.0
-	if backlog > 0 && rate == 0 {
+	if backlog > 0 && perSecond == 0 {
 		drain = math.Inf(1)
 	} else if backlog > 0 {
-		drain = float64(backlog) / rate
+		drain = float64(backlog) / perSecond
 	}
 	c.metrics.Backlog.Set(float64(backlog))
 	c.metrics.TimeToDrain.Set(drain)
-	c.metrics.QuotaShare.Set(rate)
+	c.metrics.RateLimit.Set(perSecond)
 	c.metrics.OldestEvent.Set(float64(now.UnixMilli()-oldest) / 1000)
-	c.metrics.Refused.Set(float64(refused))
-	c.metrics.InFlight.WithLabelValues("finished").Set(float64(c.readyCount()))
-	c.publishRefused()
-}
-
-// publishRefused tells readiness of the partitions that are refused.
-func (c *conductor) publishRefused() {
-	var refused []string
-	for tp, p := range c.parts {
-		if p.refused != nil {
-			refused = append(refused, fmt.Sprintf("partition %v is refused: %v", tp, p.refused))
-		}
-	}
-	slices.Sort(refused)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refused = refused
+	c.metrics.Incompatible.Set(float64(len(incompatible)))
+	c.metrics.Lookup.InFlight.WithLabelValues(lookup.StateCompleted).Set(float64(c.completedCount()))
+	slices.SortFunc(incompatible, func(a, b Condition) int { return strings.Compare(a.Detail, b.Detail) })
+	c.setConditions(func(s *conditions) { s.incompatible = incompatible })
 }
 
 func isClosed(ch <-chan struct{}) bool {

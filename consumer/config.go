@@ -9,81 +9,89 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
-	"enricher/fetch"
-	"enricher/producer"
+	"enricher/consumer/session"
+	"enricher/fetch/lookup"
 )
 
-// Config says what to enrich, how, and within which bounds. Fields without a
+// Config says what to enrich, how, and within which limits. Fields without a
 // default must be set.
 type Config struct {
-	// Kafka makes the options that reach the brokers (seeds, TLS, SASL, logger,
-	// hooks), anew for every session.
+	// Kafka returns the client options that reach the brokers (seeds, TLS, SASL,
+	// logger, hooks). It is called again for every session.
 	Kafka func() []kgo.Opt
-	// Group is the consumer group, and the prefix of the transactional id.
+	// Group is the consumer group, Kafka's group.id, and the prefix of the
+	// transactional.id.
 	Group string
-	// Instance is unique per running process and stable across restarts.
+	// Instance is unique among running processes and stable across restarts. Of
+	// two processes with one name, the one that started later stays.
 	Instance    string
 	InputTopics []string
 	// EnrichedTopic and DeadLetterTopic receive the outcomes.
 	EnrichedTopic, DeadLetterTopic string
-	// Start says where to begin when the group has no committed offset.
-	Start Start
-	// SDKAppID is named in the enriched records' headers.
+	// AutoOffsetReset says where to start when the group has no committed offset.
+	// Default: Earliest.
+	AutoOffsetReset AutoOffsetReset
+	// SDKAppID is named in the headers of enriched records.
 	SDKAppID int
 
-	// Client asks the API.
-	Client *fetch.Client
-	// APIRate is the number of calls a second for the whole group; 0: no limit.
+	// Client makes the requests; fetch.Client is one.
+	Client lookup.API
+	// APIRate is the number of requests per second for the whole group; 0: no limit.
 	APIRate float64
-	// APIConcurrency bounds the requests in flight. Default: 256.
+	// APIConcurrency bounds the requests in flight. Default: 256. It must exceed
+	// APIRate × the latency of the API, or it becomes the bottleneck.
 	APIConcurrency int
-	// Schedule says when an event is looked up and when to give up.
-	Schedule fetch.Schedule
-	// FloodGuard is the number of lookups in a row about to end in a dead
-	// letter that shuts the gate; 0: off.
-	FloodGuard int
+	// Retry says when an event is looked up and when to give up.
+	Retry lookup.RetryPolicy
+	// MaxConsecutiveDeadLetters is the number of lookups in a row of this instance
+	// that may end in a dead letter before lookups are paused; 0: any number.
+	MaxConsecutiveDeadLetters int
 	// CacheSize (entries), CacheBytes and CacheTTL bound the cache of enriched
-	// values; a CacheSize of 0 means no cache.
+	// values; a CacheSize of 0 means no cache. A longer TTL saves requests for
+	// repeated events.
 	CacheSize  int
 	CacheBytes int64
 	CacheTTL   time.Duration
 
-	// MaxInFlight and MaxInFlightBytes bound the events between admission and
-	// commit; MaxInFlight leaves out those whose transaction is under way.
-	// Defaults: 20,000 and 128 MiB.
+	// MaxInFlight and MaxInFlightBytes bound the events between poll and commit;
+	// MaxInFlight leaves out those of the open transaction. Larger values let more
+	// events wait for late records before fetching pauses. Defaults: 20,000 and
+	// 128 MiB.
 	MaxInFlight      int
 	MaxInFlightBytes int64
-	// CommitInterval is how long a finished outcome may wait for company.
-	// Default: 50 ms.
+	// CommitInterval is how long a completed event may wait to share a transaction.
+	// Larger values mean fewer transactions and a higher latency. Default: 50 ms.
 	CommitInterval time.Duration
-	// DrainTimeout is how long Run may go on after its context is done.
+	// DrainTimeout is how long Run may continue after its context is done.
 	// Default: 20 s.
 	DrainTimeout time.Duration
-	// Heartbeat and SessionTimeout of the group; defaults: 1 s and 10 s.
+	// Heartbeat and SessionTimeout are Kafka's heartbeat.interval.ms and
+	// session.timeout.ms. Defaults: 1 s and 10 s.
 	Heartbeat, SessionTimeout time.Duration
-	// MaxRecordBytes is the largest record the output topics take. Default:
-	// 1,048,588, the broker's own for message.max.bytes.
+	// MaxRecordBytes is the largest record that the output topics accept
+	// (max.message.bytes). Default: 1,048,588, Kafka's own.
 	MaxRecordBytes int
 
 	Metrics *Metrics
 	Log     *zap.Logger
 }
 
-// Start says where to begin in a partition without a committed offset.
-type Start string
+// AutoOffsetReset says where to start in a partition without a committed offset,
+// as Kafka's auto.offset.reset does.
+type AutoOffsetReset string
 
-// The values of Start.
+// The values of AutoOffsetReset.
 const (
-	Earliest Start = "earliest"
-	Latest   Start = "latest"
-	Fail     Start = "fail" // refuse to run
+	Earliest AutoOffsetReset = "earliest"
+	Latest   AutoOffsetReset = "latest"
+	None     AutoOffsetReset = "none" // fail
 )
 
-func (s Start) offset() kgo.Offset {
-	switch s {
+func (r AutoOffsetReset) offset() kgo.Offset {
+	switch r {
 	case Latest:
 		return kgo.NewOffset().AtEnd()
-	case Fail:
+	case None:
 		return kgo.NewOffset().AtCommitted()
 	}
 	return kgo.NewOffset().AtStart()
@@ -98,8 +106,8 @@ func (c *Config) complete() error {
 	defaults(&c.MaxInFlightBytes, 128<<20)
 	defaults(&c.CommitInterval, 50*time.Millisecond)
 	defaults(&c.DrainTimeout, 20*time.Second)
-	defaults(&c.Start, Earliest)
-	defaults(&c.SessionTimeout, producer.DefaultSessionTimeout)
+	defaults(&c.AutoOffsetReset, Earliest)
+	defaults(&c.SessionTimeout, session.DefaultSessionTimeout)
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
@@ -119,7 +127,7 @@ func (c *Config) complete() error {
 	outputs := []string{c.EnrichedTopic, c.DeadLetterTopic}
 	for i, t := range c.InputTopics {
 		if t != "" && slices.Contains(outputs, t) {
-			bad("topic %q is both input and output: the program would read its own records", t)
+			bad("topic %q is both input and output: enricher would read its own records", t)
 		}
 		if slices.Contains(c.InputTopics[:i], t) {
 			bad("input topic %q is named twice", t)
@@ -128,8 +136,8 @@ func (c *Config) complete() error {
 	if c.EnrichedTopic != "" && c.EnrichedTopic == c.DeadLetterTopic {
 		bad("enriched and dead-letter topic are the same, %q", c.EnrichedTopic)
 	}
-	if !slices.Contains([]Start{Earliest, Latest, Fail}, c.Start) {
-		bad("start %q: must be earliest, latest or fail", c.Start)
+	if !slices.Contains([]AutoOffsetReset{Earliest, Latest, None}, c.AutoOffsetReset) {
+		bad("auto offset reset %q: must be earliest, latest or none", c.AutoOffsetReset)
 	}
 	if c.Kafka == nil {
 		bad("Kafka options: missing")

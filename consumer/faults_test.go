@@ -15,8 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
-	"enricher/test/oracle"
 )
 
 // TestFailedEnds: whatever a request of a transaction is answered, and whether
@@ -103,7 +103,7 @@ func newerMetadata(t *testing.T, w *world) {
 			w.call(p, "c"+strconv.Itoa(n))
 		}
 	}
-	refused := oracle.Source{Topic: w.In, Partition: 1}
+	refused := audit.Source{Topic: w.In, Partition: 1}
 	r := &kgo.Record{Topic: w.In, Partition: 1, Value: callback("refused", time.Now())}
 	if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestStartFail(t *testing.T) { virtually(t, fetchtest.Config{}, startFail) }
 
 func startFail(t *testing.T, w *world) {
 	w.calls("c", 10)
-	i := w.start("a", func(c *consumer.Config) { c.Start = consumer.Fail })
+	i := w.start("a", func(c *consumer.Config) { c.Start = consumer.None })
 	<-i.done
 	if i.err == nil || !strings.Contains(i.err.Error(), "no committed offset") {
 		t.Errorf("Run returned %v", i.err)

@@ -20,10 +20,11 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
+	"enricher/fetch/lookup"
 	"enricher/schemas"
-	"enricher/test/oracle"
 )
 
 const (
@@ -49,7 +50,7 @@ type world struct {
 	brokers []string
 	cluster *kfake.Cluster // nil: a real Kafka
 	api     *fetchtest.API
-	ledger  oracle.Ledger
+	ledger  audit.Ledger
 	feeder  *kgo.Client
 	fed     int
 	// settings of every instance; nil: those of production, on virtual time.
@@ -109,7 +110,7 @@ func (w *world) opts() []kgo.Opt {
 }
 
 // feed produces an event and enters what must come of it.
-func (w *world) feed(p int32, value []byte, e oracle.Expect) {
+func (w *world) feed(p int32, value []byte, e audit.Expect) {
 	w.t.Helper()
 	e.Key, e.Value, e.Produced = []byte("key-"+strconv.Itoa(w.fed)), value, time.Now()
 	r := &kgo.Record{Topic: w.In, Partition: p, Key: e.Key, Value: value}
@@ -117,7 +118,7 @@ func (w *world) feed(p int32, value []byte, e oracle.Expect) {
 		w.t.Fatal(err)
 	}
 	w.fed++
-	w.ledger.Add(oracle.Source{Topic: w.In, Partition: p, Offset: r.Offset}, e)
+	w.ledger.Add(audit.Source{Topic: w.In, Partition: p, Offset: r.Offset}, e)
 }
 
 // call feeds the end of a call whose record exists.
@@ -126,9 +127,9 @@ func (w *world) call(p int32, callID string) {
 	w.feed(p, callback(callID, time.Now()), w.enriched(callID))
 }
 
-func (w *world) enriched(callID string) oracle.Expect {
+func (w *world) enriched(callID string) audit.Expect {
 	r := w.api.RecordFor(callID)
-	return oracle.Expect{CallID: callID, Enriched: schemas.Enrich(&r).Encode()}
+	return audit.Expect{CallID: callID, Enriched: schemas.Enrich(&r).Encode()}
 }
 
 // calls feeds n calls with ids of their own, over all partitions.
@@ -163,7 +164,7 @@ func (w *world) keepCalling(every time.Duration) (stop func()) {
 // letter feeds an event that must become a dead letter.
 func (w *world) letter(p int32, value []byte, reasons ...schemas.Reason) {
 	w.t.Helper()
-	w.feed(p, value, oracle.Expect{Reasons: reasons})
+	w.feed(p, value, audit.Expect{Reasons: reasons})
 }
 
 func callback(callID string, at time.Time) []byte {
@@ -233,7 +234,7 @@ func config(name, api string, transport http.RoundTripper, reg prometheus.Regist
 	return consumer.Config{
 		Instance: name,
 		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: 200,
-		Schedule:   fetch.Schedule{Settle: settleDelay, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
+		Schedule:   lookup.RetryPolicy{Settle: settleDelay, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
 		FloodGuard: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: time.Hour,
 		Metrics: consumer.NewMetrics(reg),
 	}, err
@@ -292,7 +293,7 @@ func (w *world) outputs() []*kgo.Record {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	records, err := oracle.Read(ctx, w.opts(), w.Out, w.Dead)
+	records, err := audit.Read(ctx, w.opts(), w.Out, w.Dead)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -301,7 +302,7 @@ func (w *world) outputs() []*kgo.Record {
 
 // check is the whole invariant: exactly one outcome for every event, and the
 // committed offsets say so.
-func (w *world) check() *oracle.Account {
+func (w *world) check() *audit.Account {
 	w.t.Helper()
 	a := w.ledger.Check(w.outputs())
 	if !a.OK() {

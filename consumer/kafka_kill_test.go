@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
-	"enricher/producer"
 )
 
 // unevenAPI takes a second for every tenth call, so that the others are done
@@ -105,7 +105,7 @@ func TestKafkaKillInTransaction(t *testing.T) {
 			p := w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: "a", Unlimited: true, Hold: &failpoint{kmsg.EndTxn, false}})
 			p.stuck(t)
 			adm := kadm.NewClient(w.feeder)
-			id := producer.TransactionalID(w.Group, "a")
+			id := session.TransactionalID(w.Group, "a")
 			if got, err := adm.DescribeTransactions(t.Context(), id); err != nil || got[id].State != "Ongoing" {
 				t.Fatalf("the transaction is %s: %v", got[id].State, err)
 			}

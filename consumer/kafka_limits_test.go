@@ -17,11 +17,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
+	"enricher/consumer/progress"
+	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
-	"enricher/producer"
 	"enricher/schemas"
 	"enricher/test/kafka"
-	"enricher/test/oracle"
 )
 
 // The broker's limits on offset metadata, which an embedded one has not.
@@ -35,7 +36,7 @@ func (w *world) flood(n int, never func(int) bool) {
 		e := w.enriched(id)
 		if never(i) {
 			w.api.Never(id)
-			e = oracle.Expect{Reasons: []schemas.Reason{schemas.NotFound}}
+			e = audit.Expect{Reasons: []schemas.Reason{schemas.NotFound}}
 		}
 		e.Key, e.Value, e.Produced = []byte(id), callback(id, time.Now()), time.Now()
 		w.fed++
@@ -44,7 +45,7 @@ func (w *world) flood(n int, never func(int) bool) {
 			if err != nil {
 				w.t.Error(err)
 			}
-			w.ledger.Add(oracle.Source{Topic: w.In, Partition: r.Partition, Offset: r.Offset}, e)
+			w.ledger.Add(audit.Source{Topic: w.In, Partition: r.Partition, Offset: r.Offset}, e)
 		})
 	}
 	if err := w.feeder.Flush(context.Background()); err != nil {
@@ -109,7 +110,7 @@ func TestKafkaMetadata(t *testing.T) {
 	c := i.watchCommits()
 	w.await(time.Minute)
 	w.check()
-	i.pressed(c, consumer.MaxMetadata)
+	i.pressed(c, progress.MaxOffsetMetadataBytes)
 	if n := i.logs.FilterMessageSnippet("not committed").Len(); n > 0 {
 		t.Errorf("%d transactions did not commit", n)
 	}
@@ -128,19 +129,19 @@ func TestKafkaMetadataLimit(t *testing.T) {
 	}
 	for n, c := range []struct {
 		size int
-		want producer.End
+		want session.TxnResult
 	}{
-		{consumer.MaxMetadata, producer.Committed},
-		{consumer.MaxMetadata + 1, producer.NotCommitted},
-		{consumer.MaxMetadata, producer.Committed},
+		{progress.MaxOffsetMetadataBytes, session.Committed},
+		{progress.MaxOffsetMetadataBytes + 1, session.Aborted},
+		{progress.MaxOffsetMetadataBytes, session.Committed},
 	} {
 		s.AllowRebalance()
 		w.poll(s)
-		offset := producer.Offset{Topic: w.In, Partition: 0, Offset: int64(n), Metadata: strings.Repeat("x", c.size)}
-		end, err := s.Commit([]*kgo.Record{{Topic: w.Out, Value: []byte("x")}}, func() {}, func() ([]producer.Offset, error) {
-			return []producer.Offset{offset}, nil
+		offset := session.Offset{Topic: w.In, Partition: 0, Offset: int64(n), Metadata: strings.Repeat("x", c.size)}
+		end, err := s.Commit([]*kgo.Record{{Topic: w.Out, Value: []byte("x")}}, func() {}, func() ([]session.Offset, error) {
+			return []session.Offset{offset}, nil
 		})
-		if end != c.want || (end == producer.Committed) != (err == nil) || err != nil && !errors.Is(err, kerr.OffsetMetadataTooLarge) {
+		if end != c.want || (end == session.Committed) != (err == nil) || err != nil && !errors.Is(err, kerr.OffsetMetadataTooLarge) {
 			t.Fatalf("%d bytes: end %v, %v", c.size, end, err)
 		}
 		s.AllowRebalance()
@@ -148,7 +149,7 @@ func TestKafkaMetadataLimit(t *testing.T) {
 		if err != nil || len(got) != 1 {
 			t.Fatal(got, err)
 		}
-		if (got[0] == offset) != (end == producer.Committed) {
+		if (got[0] == offset) != (end == session.Committed) {
 			t.Errorf("%d bytes: offset %d with %d bytes is committed", c.size, got[0].Offset, len(got[0].Metadata))
 		}
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
-	"enricher/producer"
 	"enricher/test/kafka"
 )
 
@@ -78,7 +78,7 @@ func TestKafkaSecured(t *testing.T) {
 		{"topic", w.Out, kadm.OpWrite},
 		{"topic", w.Dead, kadm.OpWrite},
 		{"group", w.Group, kadm.OpRead},
-		{"transactional-id", producer.TransactionalID(w.Group, "a"), kadm.OpWrite},
+		{"transactional-id", session.TransactionalID(w.Group, "a"), kadm.OpWrite},
 	}
 	w.calls("c", 5*partitions)
 

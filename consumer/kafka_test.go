@@ -18,8 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"enricher/consumer"
+	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
-	"enricher/producer"
 	"enricher/test/kafka"
 )
 
@@ -176,7 +176,7 @@ func TestKafkaExpiredID(t *testing.T) {
 	}})
 	i := w.start("a")
 	adm := kadm.NewClient(w.feeder)
-	id := producer.TransactionalID(w.Group, "a")
+	id := session.TransactionalID(w.Group, "a")
 	for round := range 3 {
 		w.calls(fmt.Sprint("r", round, "-"), 60)
 		w.await(30 * time.Second)

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
 	"enricher/schemas"
-	"enricher/test/oracle"
 )
 
 // inBubble runs a scenario on virtual time, next to others.
@@ -54,8 +54,8 @@ func everyKindOfEvent(t *testing.T, w *world) {
 	w.feed(0, []byte(`{"CallId":"bare"}`), w.enriched("bare"))
 	w.feed(0, []byte(`{"CallId":12345678901234567890123}`), w.enriched("12345678901234567890123"))
 	w.feed(0, []byte(`{"Extra":[1,{"CallId":"no"}],"CallId":"extra","More":null}`), w.enriched("extra"))
-	w.feed(2, []byte(`{"CallbackCommand":"Call.CallbackAfterStartCall","CallRecord":{"CallId":"x"}}`), oracle.Expect{})
-	w.feed(2, []byte(`{"CallbackCommand":"Call.CallbackAfterMemberChanged"}`), oracle.Expect{})
+	w.feed(2, []byte(`{"CallbackCommand":"Call.CallbackAfterStartCall","CallRecord":{"CallId":"x"}}`), audit.Expect{})
+	w.feed(2, []byte(`{"CallbackCommand":"Call.CallbackAfterMemberChanged"}`), audit.Expect{})
 	for _, bad := range []string{
 		"", "null", "{}", "[]", "junk", `{"CallId":"cut`, "{\"CallId\":\"\xff\"}", `{"CallId":""}`, `{"CallId":null}`,
 		`{"CallId":["a"]}`, `{"CallId":"` + strings.Repeat("x", 257) + `"}`, `{"CallId":"a","CallRecord":{"CallId":"b"}}`,

@@ -17,9 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
 	"enricher/schemas"
-	"enricher/test/oracle"
 )
 
 var (
@@ -208,7 +208,7 @@ func (g *gamble) events() {
 		case kind == 0:
 			g.letter(p, []byte("junk"), schemas.Malformed)
 		case kind == 1:
-			g.feed(p, []byte(`{"CallbackCommand":"Call.CallbackAfterStartCall"}`), oracle.Expect{})
+			g.feed(p, []byte(`{"CallbackCommand":"Call.CallbackAfterStartCall"}`), audit.Expect{})
 		case kind == 2:
 			id := "never-" + strconv.Itoa(g.fed)
 			g.api.Never(id)

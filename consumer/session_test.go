@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"enricher/consumer"
-	"enricher/producer"
+	"enricher/consumer/session"
 )
 
 // Ways in which the Kafka client or the broker is known to mislead a program
@@ -236,9 +236,9 @@ func closeInHole(t *testing.T, w *world) {
 }
 
 // open opens a session of its own, with nothing around it.
-func (w *world) open(opts ...kgo.Opt) *producer.Session {
+func (w *world) open(opts ...kgo.Opt) *session.Session {
 	w.t.Helper()
-	s, err := producer.Open(context.Background(), producer.Config{
+	s, err := session.Open(context.Background(), session.Config{
 		Opts: append(w.opts(), opts...), Group: w.Group, Instance: "alone", Started: time.Now(),
 		Topics: []string{w.In}, Start: kgo.NewOffset().AtStart(), Log: zap.NewNop(),
 	})
@@ -248,7 +248,7 @@ func (w *world) open(opts ...kgo.Opt) *producer.Session {
 	return s
 }
 
-func (w *world) poll(s *producer.Session) {
+func (w *world) poll(s *session.Session) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	s.Poll(ctx, 100)

@@ -4,37 +4,39 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"enricher/consumer/progress"
 )
 
-// tracker knows of one partition, in one incarnation of its assignment, which
-// offsets are done. It is pure: no client, no clock, no lock.
+// tracker records, for one assignment of a partition, which offsets are
+// completed. It is pure: no client, no clock, no lock.
 //
-// Every offset below head is either pending or done; base is the lowest
+// Every offset below head is either pending or completed; base is the lowest
 // pending offset at the last commit, and nothing below it is pending. Offsets
-// that were never delivered (transaction markers, compaction) count as done.
+// that are never delivered (transaction markers, compaction) count as completed.
 type tracker struct {
-	base    int64     // as committed; -1: the group has none and nothing was polled
-	head    int64     // next offset to admit
-	pending []pending // ascending, in [base, head)
-	bytes   int64     // of all that is pending
-	ahead   []run     // done at or above head, from the committed metadata
+	base    int64            // as committed; -1: the group has none and nothing was polled
+	head    int64            // next offset to add
+	pending []pending        // ascending, in [base, head)
+	bytes   int64            // of all that is pending
+	ahead   []progress.Range // completed at or above head, from the committed metadata
 }
 
-// pending is an event that was admitted and is not done.
+// pending is an event that was added and is not completed.
 type pending struct {
 	offset int64
 	at     int64 // its Kafka timestamp, in ms since 1970
 	bytes  int64
 }
 
-func newTracker(p progress) *tracker {
-	return &tracker{base: p.base, head: p.base, ahead: p.ahead}
+func newTracker(p progress.Progress) *tracker {
+	return &tracker{base: p.Base, head: p.Base, ahead: p.Ahead}
 }
 
-// admit takes in a polled offset and says whether its event has still to be
-// handled: false for one that is pending already or done. at is the event's
+// add takes in a polled offset and reports whether its event has still to be
+// processed: false for one that is pending already or completed. at is the event's
 // timestamp in ms since 1970, bytes its size.
-func (t *tracker) admit(o, at, bytes int64) bool {
+func (t *tracker) add(o, at, bytes int64) bool {
 	if t.base < 0 {
 		t.base, t.head = o, o
 	}
@@ -43,11 +45,11 @@ func (t *tracker) admit(o, at, bytes int64) bool {
 	}
 	t.head = o + 1
 	done := false
-	for len(t.ahead) > 0 && t.ahead[0].from <= o {
-		if t.ahead[0].to > o {
+	for len(t.ahead) > 0 && t.ahead[0].From <= o {
+		if t.ahead[0].To > o {
 			done = true
-			t.ahead[0].from = o + 1
-			if t.ahead[0].from < t.ahead[0].to {
+			t.ahead[0].From = o + 1
+			if t.ahead[0].From < t.ahead[0].To {
 				break
 			}
 		}
@@ -60,61 +62,61 @@ func (t *tracker) admit(o, at, bytes int64) bool {
 	return !done
 }
 
-// isPending says whether offset o was admitted and is not done.
+// isPending reports whether offset o was added and is not completed.
 func (t *tracker) isPending(o int64) bool {
 	_, ok := slices.BinarySearchFunc(t.pending, o, func(p pending, o int64) int { return cmp.Compare(p.offset, o) })
 	return ok
 }
 
-// unhandled is how many offsets from head up to o are not known to be done.
-func (t *tracker) unhandled(o int64) int64 {
+// unread returns how many offsets from head up to o are not known to be completed.
+func (t *tracker) unread(o int64) int64 {
 	n := max(0, o-t.head)
 	for _, r := range t.ahead {
-		n -= max(0, min(r.to, o)-r.from)
+		n -= max(0, min(r.To, o)-r.From)
 	}
 	return n
 }
 
-// after is the progress to commit when the offsets in finished (ascending, all
-// of them pending) are done too.
-func (t *tracker) after(finished []int64) progress {
-	p := progress{base: -1}
-	next := t.base // everything from here to the next offset that stays is done
+// after returns the progress to commit when the offsets in completed (ascending,
+// all of them pending) are completed too.
+func (t *tracker) after(completed []int64) progress.Progress {
+	p := progress.Progress{Base: -1}
+	next := t.base // everything from here to the next offset that stays is completed
 	for _, e := range t.pending {
 		o := e.offset
-		if len(finished) > 0 && finished[0] == o {
-			finished = finished[1:]
+		if len(completed) > 0 && completed[0] == o {
+			completed = completed[1:]
 			continue
 		}
-		if p.base < 0 {
-			p.base = o
+		if p.Base < 0 {
+			p.Base = o
 		} else if next < o {
-			p.ahead = append(p.ahead, run{next, o})
+			p.Ahead = append(p.Ahead, progress.Range{next, o})
 		}
 		next = o + 1
 	}
 	rest := t.ahead
-	if p.base < 0 {
-		p.base = t.head
-		if len(rest) > 0 && rest[0].from == t.head {
-			p.base, rest = rest[0].to, rest[1:]
+	if p.Base < 0 {
+		p.Base = t.head
+		if len(rest) > 0 && rest[0].From == t.head {
+			p.Base, rest = rest[0].To, rest[1:]
 		}
 	} else if next < t.head {
-		tail := run{next, t.head}
-		if len(rest) > 0 && rest[0].from == t.head {
-			tail.to, rest = rest[0].to, rest[1:]
+		tail := progress.Range{next, t.head}
+		if len(rest) > 0 && rest[0].From == t.head {
+			tail.To, rest = rest[0].To, rest[1:]
 		}
-		p.ahead = append(p.ahead, tail)
+		p.Ahead = append(p.Ahead, tail)
 	}
-	p.ahead = append(p.ahead, rest...)
+	p.Ahead = append(p.Ahead, rest...)
 	return p
 }
 
-// commit marks finished as done, once after(finished) = p is known to be committed.
-func (t *tracker) commit(finished []int64, p progress) {
+// commit removes the completed offsets, once after(completed) = p is committed.
+func (t *tracker) commit(completed []int64, p progress.Progress) {
 	t.pending = slices.DeleteFunc(t.pending, func(e pending) bool {
-		if len(finished) > 0 && finished[0] == e.offset {
-			finished = finished[1:]
+		if len(completed) > 0 && completed[0] == e.offset {
+			completed = completed[1:]
 			t.bytes -= e.bytes
 			return true
 		}
@@ -123,23 +125,24 @@ func (t *tracker) commit(finished []int64, p progress) {
 	t.moveTo(p)
 }
 
-// fold takes over what the broker says is committed, after an end whose result
-// is not known, and returns how many pending events turn out to be done.
-func (t *tracker) fold(p progress) (done int, err error) {
-	if p.base < t.base {
-		return 0, fmt.Errorf("committed offset %d is below %d, which was committed before", p.base, t.base)
+// applyCommitted takes over what the broker reports as committed, after a
+// transaction whose result is not known, and returns how many pending events
+// turn out to be completed.
+func (t *tracker) applyCommitted(p progress.Progress) (done int, err error) {
+	if p.Base < t.base {
+		return 0, fmt.Errorf("committed offset %d is below %d, which was committed before", p.Base, t.base)
 	}
 	if t.base < 0 { // nothing was polled
 		*t = *newTracker(p)
 		return 0, nil
 	}
-	ahead := p.ahead
+	ahead := p.Ahead
 	t.pending = slices.DeleteFunc(t.pending, func(e pending) bool {
 		o := e.offset
-		for len(ahead) > 0 && ahead[0].to <= o {
+		for len(ahead) > 0 && ahead[0].To <= o {
 			ahead = ahead[1:]
 		}
-		if o < p.base || len(ahead) > 0 && ahead[0].from <= o {
+		if o < p.Base || len(ahead) > 0 && ahead[0].From <= o {
 			t.bytes -= e.bytes
 			done++
 			return true
@@ -151,13 +154,13 @@ func (t *tracker) fold(p progress) (done int, err error) {
 }
 
 // moveTo sets base, and ahead to what p has above head.
-func (t *tracker) moveTo(p progress) {
-	t.base = p.base
-	t.head = max(t.head, p.base)
+func (t *tracker) moveTo(p progress.Progress) {
+	t.base = p.Base
+	t.head = max(t.head, p.Base)
 	t.ahead = nil
-	for _, r := range p.ahead {
-		if r.to > t.head {
-			t.ahead = append(t.ahead, run{max(r.from, t.head), r.to})
+	for _, r := range p.Ahead {
+		if r.To > t.head {
+			t.ahead = append(t.ahead, progress.Range{max(r.From, t.head), r.To})
 		}
 	}
 }

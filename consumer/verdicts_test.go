@@ -24,10 +24,10 @@ import (
 )
 
 // letters are the dead letters so far, by the event's value.
-func (w *world) letters() map[string]*producer.Letter {
-	m := map[string]*producer.Letter{}
+func (w *world) letters() map[string]*producer.DeadLetter {
+	m := map[string]*producer.DeadLetter{}
 	for _, r := range w.outputs() {
-		if l, ok := producer.ParseLetter(r); ok {
+		if l, ok := producer.ParseDeadLetter(r); ok {
 			m[string(l.Value)] = l
 		}
 	}
@@ -200,7 +200,7 @@ func TestSecretsInSinks(t *testing.T) {
 		}
 		sinks["metrics"] = metrics.String()
 		for _, r := range w.outputs() {
-			if l, ok := producer.ParseLetter(r); ok && l.Reason == schemas.Malformed {
+			if l, ok := producer.ParseDeadLetter(r); ok && l.Reason == schemas.Malformed {
 				continue // byte for byte what came
 			}
 			sinks["values"] += string(r.Key) + string(r.Value) + "\n"

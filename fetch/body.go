@@ -27,7 +27,7 @@ type envelope struct {
 	code      int
 	info      string
 	requestID string
-	record    *schemas.Record // nil: none was sent
+	record    *schemas.CallRecord // nil: none was sent
 }
 
 // strictEnvelope is the answer as documented. Almost every answer decodes into
@@ -37,7 +37,7 @@ type strictEnvelope struct {
 	ErrorInfo string `json:"ErrorInfo"`
 	RequestID string `json:"RequestId"`
 	Response  struct {
-		CallRecord *schemas.Record `json:"CallRecord"`
+		CallRecord *schemas.CallRecord `json:"CallRecord"`
 	} `json:"Response"`
 }
 
@@ -52,7 +52,7 @@ type looseEnvelope struct {
 
 // looseResponse holds the record, or nothing if the field is absent, null, or no
 // object.
-type looseResponse struct{ record *schemas.Record }
+type looseResponse struct{ record *schemas.CallRecord }
 
 func (r *looseResponse) UnmarshalJSON(b []byte) error {
 	if b[0] != '{' {
@@ -67,7 +67,7 @@ func (r *looseResponse) UnmarshalJSON(b []byte) error {
 	if len(body.CallRecord) == 0 || body.CallRecord[0] != '{' {
 		return nil
 	}
-	r.record = new(schemas.Record)
+	r.record = new(schemas.CallRecord)
 	return json.Unmarshal(body.CallRecord, r.record)
 }
 

@@ -34,7 +34,7 @@ type ClientConfig struct {
 	// the app. Default: administrator.
 	Identifier string
 	// Key signs.
-	Key *Key
+	Key *SecretKey
 	// Timeout bounds one request, connecting and reading included; over 3 s.
 	// Default: 5 s.
 	Timeout time.Duration
@@ -52,7 +52,7 @@ type ClientConfig struct {
 type Client struct {
 	signer    *signer
 	red       *redactor
-	key       *Key
+	key       *SecretKey
 	timeout   time.Duration
 	timedOut  error // the cause of a context whose attempt took too long
 	transport http.RoundTripper
@@ -134,16 +134,16 @@ func (c *Client) Close() { c.close() }
 func (c *Client) SecretChanged(now time.Time) bool { return c.key.Changed(now) }
 
 // Lookup asks for the record of callID with one request, or none if ctx is done
-// already, and never with two. Whatever goes wrong is in the Answer.
+// already, and never with two. Whatever goes wrong is in the Response.
 //
 // sent, which may be nil, is called exactly once: when the request is fully
 // written, at the latest just before Lookup returns. It may run on another
 // goroutine and must not block.
-func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Answer {
+func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Response {
 	return c.lookup(ctx, callID, &attempt{sent: sent})
 }
 
-func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Answer {
+func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Response {
 	defer at.tellSent()
 	defer func() {
 		if v := recover(); v != nil { // it goes on, without a secret in it; the stack stays whole
@@ -155,13 +155,13 @@ func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Answer 
 	}
 	sig, err := c.signer.get(time.Now())
 	if err != nil {
-		return c.seal(Answer{Verdict: Halt, Label: labelNoSignature, Message: err.Error(), ProbeEvery: haltProbeEvery})
+		return c.seal(Response{Verdict: AccountRejected, Label: labelNoSignature, Message: err.Error(), ProbeEvery: accountProbeInterval})
 	}
 	return c.finish(c.ask(ctx, callID, sig, at), sig)
 }
 
 // ask sends the request and reads the answer.
-func (c *Client) ask(parent context.Context, callID string, sig *signature, at *attempt) Answer {
+func (c *Client) ask(parent context.Context, callID string, sig *signature, at *attempt) Response {
 	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, c.timedOut)
 	defer cancel()
 	at.trace.WroteRequest = at.wroteRequest
@@ -194,9 +194,9 @@ func (c *Client) ask(parent context.Context, callID string, sig *signature, at *
 	case err == nil:
 		return judgeBody(body, callID, resp.Header, time.Now())
 	case errors.Is(err, errTooLarge):
-		return Answer{Verdict: Retry, Label: labelBadBody, Message: err.Error()}
+		return Response{Verdict: Retry, Label: labelBadBody, Message: err.Error()}
 	case errors.Is(err, io.ErrUnexpectedEOF) && ctx.Err() == nil:
-		return Answer{Verdict: Retry, Label: labelBadBody, Message: fmt.Sprintf("the answer was cut short after %d bytes", len(body))}
+		return Response{Verdict: Retry, Label: labelBadBody, Message: fmt.Sprintf("the answer was cut short after %d bytes", len(body))}
 	}
 	at.reading = true
 	return c.failed(ctx, at, err)
@@ -222,27 +222,27 @@ func (c *Client) request(ctx context.Context, callID string, sig *signature) *ht
 }
 
 // failed answers for a request without an answer, or with one that broke off.
-func (c *Client) failed(ctx context.Context, at *attempt, err error) Answer {
+func (c *Client) failed(ctx context.Context, at *attempt, err error) Response {
 	var netErr net.Error
 	switch {
 	case errors.Is(context.Cause(ctx), c.timedOut):
-		return Answer{Verdict: Retry, Label: labelTimeout, Message: c.timedOut.Error() + ": " + at.phase()}
+		return Response{Verdict: Retry, Label: labelTimeout, Message: c.timedOut.Error() + ": " + at.phase()}
 	case ctx.Err() != nil:
 		return cancelled(ctx)
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return Answer{Verdict: Retry, Label: labelTimeout, Message: at.phase() + ": " + err.Error()}
+		return Response{Verdict: Retry, Label: labelTimeout, Message: at.phase() + ": " + err.Error()}
 	}
-	return Answer{Verdict: Retry, Label: labelNetwork, Message: at.phase() + ": " + err.Error()}
+	return Response{Verdict: Retry, Label: labelNetwork, Message: at.phase() + ": " + err.Error()}
 }
 
-func cancelled(ctx context.Context) Answer {
-	return Answer{Verdict: Retry, Label: labelCancelled, Message: "the lookup was given up: " + context.Cause(ctx).Error()}
+func cancelled(ctx context.Context) Response {
+	return Response{Verdict: Retry, Label: labelCancelled, Message: "the lookup was given up: " + context.Cause(ctx).Error()}
 }
 
 // finish tells the signer what the answer means for the UserSig, and settles the
 // verdict of the code that depends on it.
-func (c *Client) finish(a Answer, sig *signature) Answer {
-	if a.Verdict == Halt || a.HaltAfter > 0 {
+func (c *Client) finish(a Response, sig *signature) Response {
+	if a.Verdict == AccountRejected || a.EscalateAfter > 0 {
 		// The next request, most likely a probe, signs anew, so that a cause
 		// mended meanwhile is not held up by a UserSig from before.
 		defer c.signer.drop(sig)
@@ -250,7 +250,7 @@ func (c *Client) finish(a Answer, sig *signature) Answer {
 	switch a.Verdict {
 	case Found, NotYet:
 		c.signer.accepted(sig)
-	case Halt:
+	case AccountRejected:
 		if row, known := codeByNumber[a.Code]; known && row.Resign && !c.signer.expired(sig) {
 			a.Verdict, a.ProbeEvery = Retry, 0
 		}
@@ -262,7 +262,7 @@ func (c *Client) finish(a Answer, sig *signature) Answer {
 }
 
 // seal is the way out: no text leaves the package but through here.
-func (c *Client) seal(a Answer) Answer {
+func (c *Client) seal(a Response) Response {
 	a.Message = c.red.clean(a.Message, maxMessage)
 	a.RequestID = c.red.clean(a.RequestID, maxRequestID)
 	return a

@@ -22,12 +22,12 @@ import (
 func TestEveryCode(t *testing.T) {
 	want := map[string]fetch.Verdict{"other": fetch.Unknown}
 	for class, codes := range map[fetch.Verdict][]int{
-		fetch.NotYet:   {101050},
-		fetch.Retry:    {101001, 60008, 60013, 60014, 70169, 70500, 60004, 60005, 70001},
-		fetch.SlowDown: {60007, 60011, 60018, 60019},
-		fetch.Halt: {60002, 60006, 60009, 60010, 60012, 60016, 60017, 60020, 60021, 60025, 60026, 60027, 60028, 70003, 70009,
+		fetch.NotYet:    {101050},
+		fetch.Retry:     {101001, 60008, 60013, 60014, 70169, 70500, 60004, 60005, 70001},
+		fetch.Throttled: {60007, 60011, 60018, 60019},
+		fetch.AccountRejected: {60002, 60006, 60009, 60010, 60012, 60016, 60017, 60020, 60021, 60025, 60026, 60027, 60028, 70003, 70009,
 			70013, 70014, 70015, 70016, 70017, 70018, 70019, 70020, 70050, 70051, 70107},
-		fetch.Reject: {60003, 60015, 101002, 70402},
+		fetch.Rejected: {60003, 60015, 101002, 70402},
 	} {
 		for _, c := range codes {
 			want[fmt.Sprint(c)] = class
@@ -57,8 +57,8 @@ func TestEveryCode(t *testing.T) {
 			if row.Code == 70050 && a.ProbeEvery != time.Minute {
 				t.Errorf("locked out: probe every %v", a.ProbeEvery)
 			}
-			if (row.Code == 60004 || row.Code == 60005) != (a.HaltAfter == 3) {
-				t.Errorf("HaltAfter %d", a.HaltAfter)
+			if (row.Code == 60004 || row.Code == 60005) != (a.EscalateAfter == 3) {
+				t.Errorf("EscalateAfter %d", a.EscalateAfter)
 			}
 			if next := lookup(t, c, api, "id"); next.Verdict != fetch.Found {
 				t.Errorf("afterwards: %+v", next)
@@ -72,11 +72,11 @@ func TestEveryStatus(t *testing.T) {
 	verdict := func(status int) fetch.Verdict {
 		switch {
 		case status == 429:
-			return fetch.SlowDown
+			return fetch.Throttled
 		case status == 408, status == 425, status >= 500:
 			return fetch.Retry
 		case status == 401, status == 403, status == 404, status < 400:
-			return fetch.Halt
+			return fetch.AccountRejected
 		}
 		return fetch.Unknown
 	}
@@ -108,7 +108,7 @@ func TestRetryAfter(t *testing.T) {
 		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
 	} {
 		api.Script("id", fetchtest.TooManyRequests(header))
-		if a := lookup(t, c, api, "id"); a.Verdict != fetch.SlowDown || a.RetryAfter != want {
+		if a := lookup(t, c, api, "id"); a.Verdict != fetch.Throttled || a.RetryAfter != want {
 			t.Errorf("Retry-After %q: %v, want %v", header, a.RetryAfter, want)
 		}
 	}

@@ -29,7 +29,7 @@ func newClient(tb testing.TB, cfg fetch.ClientConfig) *fetch.Client {
 	return c
 }
 
-func demoKey(tb testing.TB) *fetch.Key {
+func demoKey(tb testing.TB) *fetch.SecretKey {
 	tb.Helper()
 	k, err := fetch.KeyFromValue(fetch.NewSecret(fetchtest.DemoKey))
 	if err != nil {
@@ -53,26 +53,26 @@ func listen(tb testing.TB, cfg fetchtest.Config) (*fetchtest.API, *fetchtest.Ser
 // lookup asks once and checks what every answer must keep: its labels are of
 // the closed set, its texts are bounded and hold no secret, and sent was called
 // exactly once.
-func lookup(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Answer {
+func lookup(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
 	return lookupContext(tb, context.Background(), c, api, callID)
 }
 
-func lookupContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Answer {
+func lookupContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
 	calls := 0
 	a := c.Lookup(ctx, callID, func() { calls++ })
 	if calls != 1 {
 		tb.Errorf("sent was called %d times", calls)
 	}
-	checkAnswer(tb, api, a)
+	checkResponse(tb, api, a)
 	return a
 }
 
-func checkAnswer(tb testing.TB, api *fetchtest.API, a fetch.Answer) {
+func checkResponse(tb testing.TB, api *fetchtest.API, a fetch.Response) {
 	tb.Helper()
-	if !knownLabels[fetch.CodeLabel{Verdict: a.Verdict, Code: a.Label}] {
-		tb.Errorf("(%v, %s) is not among CodeLabels", a.Verdict, a.Label)
+	if !knownLabels[fetch.ResponseLabel{Verdict: a.Verdict, Code: a.Label}] {
+		tb.Errorf("(%v, %s) is not among ResponseLabels", a.Verdict, a.Label)
 	}
 	if len(a.Message) > 1024 || len(a.RequestID) > 128 {
 		tb.Errorf("message of %d, request id of %d bytes", len(a.Message), len(a.RequestID))
@@ -80,7 +80,7 @@ func checkAnswer(tb testing.TB, api *fetchtest.API, a fetch.Answer) {
 	if (a.Verdict == fetch.Found) != (a.Record != nil) || (a.Verdict == fetch.Found) != (a.Message == "") {
 		tb.Errorf("%v with record %v and message %q", a.Verdict, a.Record, a.Message)
 	}
-	if (a.Verdict == fetch.Halt) != (a.ProbeEvery > 0 && a.HaltAfter == 0) {
+	if (a.Verdict == fetch.AccountRejected) != (a.ProbeEvery > 0 && a.EscalateAfter == 0) {
 		tb.Errorf("%v with ProbeEvery %v", a.Verdict, a.ProbeEvery)
 	}
 	if api != nil {
@@ -89,11 +89,11 @@ func checkAnswer(tb testing.TB, api *fetchtest.API, a fetch.Answer) {
 	}
 }
 
-var knownLabels = func() map[fetch.CodeLabel]bool {
-	m := map[fetch.CodeLabel]bool{}
-	for _, l := range fetch.CodeLabels() {
+var knownLabels = func() map[fetch.ResponseLabel]bool {
+	m := map[fetch.ResponseLabel]bool{}
+	for _, l := range fetch.ResponseLabels() {
 		if m[l] {
-			panic(fmt.Sprintf("CodeLabels lists %v twice", l))
+			panic(fmt.Sprintf("ResponseLabels lists %v twice", l))
 		}
 		m[l] = true
 	}

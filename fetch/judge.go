@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	maxMessage   = 1024 // bytes of Answer.Message
-	maxRequestID = 128  // bytes of Answer.RequestID
+	maxMessage   = 1024 // bytes of Response.Message
+	maxRequestID = 128  // bytes of Response.RequestID
 )
 
 // judgeStatus answers for a response that its HTTP status alone decides.
-func judgeStatus(resp *http.Response, now time.Time) Answer {
+func judgeStatus(resp *http.Response, now time.Time) Response {
 	verdict, label := statusVerdict(resp.StatusCode)
-	a := Answer{Verdict: verdict, Code: resp.StatusCode, Label: label, Message: statusText(resp.StatusCode)}
+	a := Response{Verdict: verdict, Code: resp.StatusCode, Label: label, Message: statusText(resp.StatusCode)}
 	switch verdict {
-	case SlowDown:
+	case Throttled:
 		a.RetryAfter = retryAfter(resp.Header, now)
-	case Halt:
-		a.ProbeEvery = haltProbeEvery
+	case AccountRejected:
+		a.ProbeEvery = accountProbeInterval
 		if label == labelHTTP3xx {
 			a.Message += ": the API redirects, which is not followed; check the region or base URL"
 		}
@@ -29,15 +29,15 @@ func judgeStatus(resp *http.Response, now time.Time) Answer {
 
 // judgeBody answers for a body that came with a 2xx status. It is pure: what it
 // says depends on its arguments alone.
-func judgeBody(body []byte, callID string, header http.Header, now time.Time) Answer {
+func judgeBody(body []byte, callID string, header http.Header, now time.Time) Response {
 	e, err := decodeEnvelope(body)
 	if err != nil {
-		return Answer{Verdict: Retry, Label: labelBadBody, Message: err.Error()}
+		return Response{Verdict: Retry, Label: labelBadBody, Message: err.Error()}
 	}
-	a := Answer{Code: e.code, RequestID: e.requestID}
+	a := Response{Code: e.code, RequestID: e.requestID}
 	if a.Code != 0 {
 		judgeCode(&a, e.info)
-		if a.Verdict == SlowDown {
+		if a.Verdict == Throttled {
 			a.RetryAfter = retryAfter(header, now)
 		}
 		return a
@@ -61,7 +61,7 @@ func judgeBody(body []byte, callID string, header http.Header, now time.Time) An
 
 // judgeCode fills in what the error table says of a.Code. 70001, the one code
 // whose verdict depends on what happened before, is settled in Client.finish.
-func judgeCode(a *Answer, info string) {
+func judgeCode(a *Response, info string) {
 	row, known := codeByNumber[a.Code]
 	if !known {
 		a.Verdict, a.Label = Unknown, labelOther
@@ -69,8 +69,8 @@ func judgeCode(a *Answer, info string) {
 	} else {
 		a.Verdict, a.Label = row.Verdict, row.label()
 		a.Message = fmt.Sprintf("%d %s: %s", row.Code, row.Name, row.Meaning)
-		a.HaltAfter = row.HaltAfter
-		if row.Verdict == Halt || row.HaltAfter > 0 {
+		a.EscalateAfter = row.EscalateAfter
+		if row.Verdict == AccountRejected || row.EscalateAfter > 0 {
 			a.ProbeEvery = row.probeEvery()
 		}
 	}

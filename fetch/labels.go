@@ -23,16 +23,16 @@ const (
 	labelHTTPOther   = "http_other"
 )
 
-// CodeLabel is one pair of label values of the metric enricher_lookups_total.
-type CodeLabel struct {
+// ResponseLabel is one pair of label values of the metric enricher_lookups_total.
+type ResponseLabel struct {
 	Verdict Verdict
 	Code    string
 }
 
-// CodeLabels lists every pair of verdict and label that an Answer can have, so
+// ResponseLabels lists every pair of verdict and label that an Response can have, so
 // that all series of the metric exist from the start.
-func CodeLabels() []CodeLabel {
-	labels := []CodeLabel{
+func ResponseLabels() []ResponseLabel {
+	labels := []ResponseLabel{
 		{Found, labelFound},
 		{NotYet, labelNotEnded},
 		{Retry, labelNoRecord},
@@ -41,22 +41,22 @@ func CodeLabels() []CodeLabel {
 		{Retry, labelNetwork},
 		{Retry, labelTimeout},
 		{Retry, labelCancelled},
-		{Halt, labelNoSignature},
+		{AccountRejected, labelNoSignature},
 		{Unknown, labelOther},
-		{Halt, labelHTTP3xx},
-		{Halt, labelHTTP401},
-		{Halt, labelHTTP403},
-		{Halt, labelHTTP404},
-		{SlowDown, labelHTTP429},
+		{AccountRejected, labelHTTP3xx},
+		{AccountRejected, labelHTTP401},
+		{AccountRejected, labelHTTP403},
+		{AccountRejected, labelHTTP404},
+		{Throttled, labelHTTP429},
 		{Retry, labelHTTP4xx},
 		{Unknown, labelHTTP4xx},
 		{Retry, labelHTTP5xx},
 		{Retry, labelHTTPOther},
 	}
 	for i := range codes {
-		labels = append(labels, CodeLabel{codes[i].Verdict, codes[i].label()})
+		labels = append(labels, ResponseLabel{codes[i].Verdict, codes[i].label()})
 		if codes[i].Resign {
-			labels = append(labels, CodeLabel{Retry, codes[i].label()})
+			labels = append(labels, ResponseLabel{Retry, codes[i].label()})
 		}
 	}
 	return labels

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// NoCall is a CallId of the usual form that no call ever has.
-const NoCall = "00000000-0000-0000-0000-000000000000"
+// ProbeCallID is a CallId of the usual form that no call ever has.
+const ProbeCallID = "00000000-0000-0000-0000-000000000000"
 
-// Probe is what a lookup of NoCall shows of the API and of the way there.
-type Probe struct {
+// ProbeResult is what a lookup of ProbeCallID shows of the API and of the way there.
+type ProbeResult struct {
 	Host string // asked; with the port if it is not the usual one
-	// Answer is the API's, or why there is none.
-	Answer Answer
+	// Response is the API's, or why there is none.
+	Response Response
 	// Accepted: the API took app, identifier and UserSig for good, and says no
 	// more than that it has no such record.
 	Accepted bool
@@ -32,19 +32,19 @@ type Probe struct {
 	ClockAhead time.Duration
 }
 
-// Probe asks for NoCall: one request that takes one call of the quota, or two
+// Probe requests ProbeCallID: one request that counts for the rate limit, or two
 // when the UserSig has expired and is made anew.
-func (c *Client) Probe(ctx context.Context) Probe {
+func (c *Client) Probe(ctx context.Context) ProbeResult {
 	at := &attempt{}
-	a := c.lookup(ctx, NoCall, at)
+	a := c.lookup(ctx, ProbeCallID, at)
 	if row, known := codeByNumber[a.Code]; known && row.Resign && a.Verdict == Retry {
 		at = &attempt{}
-		a = c.lookup(ctx, NoCall, at)
+		a = c.lookup(ctx, ProbeCallID, at)
 	}
 	now := time.Now()
-	p := Probe{
+	p := ProbeResult{
 		Host:     c.url.Host,
-		Answer:   a,
+		Response: a,
 		Accepted: a.Verdict == NotYet && !a.NotEnded,
 	}
 	if at.resp == nil {

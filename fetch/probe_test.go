@@ -10,7 +10,7 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// TestProbe: only an API that knows us and has no record of NoCall accepts; what
+// TestProbe: only an API that knows us and has no record of ProbeCallID accepts; what
 // the envelope tells is told, and no secret is.
 func TestProbe(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -30,10 +30,10 @@ func TestProbe(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			api, server := listen(t, fetchtest.Config{})
-			api.Script(fetch.NoCall, c.faults...)
+			api.Script(fetch.ProbeCallID, c.faults...)
 			p := newClient(t, fetch.ClientConfig{BaseURL: server.URL}).Probe(t.Context())
-			if p.Accepted != c.accepted || api.RequestsFor(fetch.NoCall) != c.requests {
-				t.Errorf("accepted %v after %d requests: %+v", p.Accepted, api.RequestsFor(fetch.NoCall), p)
+			if p.Accepted != c.accepted || api.RequestsFor(fetch.ProbeCallID) != c.requests {
+				t.Errorf("accepted %v after %d requests: %+v", p.Accepted, api.RequestsFor(fetch.ProbeCallID), p)
 			}
 			if !p.Responded || "http://"+p.Host != server.URL || p.TLS != "" || !p.CertificateEnds.IsZero() {
 				t.Errorf("%+v", p)
@@ -41,7 +41,7 @@ func TestProbe(t *testing.T) {
 			if p.Clock.IsZero() || p.ClockAhead.Abs() > time.Minute {
 				t.Errorf("clock %v, ahead by %v", p.Clock, p.ClockAhead)
 			}
-			checkAnswer(t, api, p.Answer)
+			checkResponse(t, api, p.Response)
 		})
 	}
 	t.Run("away", func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestProbe(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := newClient(t, fetch.ClientConfig{BaseURL: server.URL}).Probe(t.Context())
-		if p.Accepted || p.Responded || !p.Clock.IsZero() || p.Answer.Verdict != fetch.Retry {
+		if p.Accepted || p.Responded || !p.Clock.IsZero() || p.Response.Verdict != fetch.Retry {
 			t.Errorf("%+v", p)
 		}
 	})

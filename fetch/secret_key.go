@@ -20,7 +20,7 @@ const (
 	maxKeyBytes = 4096
 )
 
-// Key is where the app's secret key comes from: a fixed value, or a file that is
+// SecretKey is where the app's secret key comes from: a fixed value, or a file that is
 // read again as it changes. It always holds a usable key: what cannot be read,
 // or is empty because somebody is just writing it, does not replace what was
 // there.
@@ -28,7 +28,7 @@ const (
 // Changes are found by comparing contents, not the file's times: a Kubernetes
 // secret is a chain of symbolic links that is swapped as a whole, and two writes
 // within one tick of the file system's clock leave the same time stamp.
-type Key struct {
+type SecretKey struct {
 	path string // "" for a fixed value
 
 	nextCheck atomic.Int64 // Unix ns; written by whoever holds reading
@@ -45,7 +45,7 @@ type keyVersion struct {
 }
 
 // KeyFromValue is a key that never changes. White space around it is dropped.
-func KeyFromValue(value Secret) (*Key, error) {
+func KeyFromValue(value Secret) (*SecretKey, error) {
 	text, err := trimKey(value.reveal())
 	if err != nil {
 		return nil, fmt.Errorf("secret key: %w", err)
@@ -55,7 +55,7 @@ func KeyFromValue(value Secret) (*Key, error) {
 
 // KeyFromFile is a key that follows the content of a file. The file must hold a
 // key now; white space around it is dropped.
-func KeyFromFile(path string) (*Key, error) {
+func KeyFromFile(path string) (*SecretKey, error) {
 	text, err := readKey(path)
 	if err != nil {
 		return nil, fmt.Errorf("secret key: %w", err)
@@ -63,8 +63,8 @@ func KeyFromFile(path string) (*Key, error) {
 	return newKey(path, text), nil
 }
 
-func newKey(path, text string) *Key {
-	k := &Key{path: path}
+func newKey(path, text string) *SecretKey {
+	k := &SecretKey{path: path}
 	k.current.Store(&keyVersion{secret: NewSecret(text), number: 1})
 	k.told.Store(1)
 	k.nextCheck.Store(time.Now().Add(keyCheckEvery).UnixNano())
@@ -74,13 +74,13 @@ func newKey(path, text string) *Key {
 // Changed reports, once per change, that the key is another one than when it was
 // last asked. It reads the file at most once a second; now is the caller's
 // clock.
-func (k *Key) Changed(now time.Time) bool {
+func (k *SecretKey) Changed(now time.Time) bool {
 	v := k.at(now).number
 	return k.told.Swap(v) != v
 }
 
 // at is the key as of now.
-func (k *Key) at(now time.Time) *keyVersion {
+func (k *SecretKey) at(now time.Time) *keyVersion {
 	if k.path != "" {
 		// A clock that was set back must not keep the file unread for as long.
 		if wait := k.nextCheck.Load() - now.UnixNano(); wait <= 0 || wait > int64(keyCheckEvery) {
@@ -92,7 +92,7 @@ func (k *Key) at(now time.Time) *keyVersion {
 
 // check reads the file unless somebody else is reading it already: a file
 // system that hangs holds up one lookup, not all of them.
-func (k *Key) check(now time.Time) {
+func (k *SecretKey) check(now time.Time) {
 	if !k.reading.TryLock() {
 		return
 	}
@@ -112,7 +112,7 @@ func (k *Key) check(now time.Time) {
 
 // Err is why the file could not be read when it was last looked at; nil when it
 // could. The key read before stays in use.
-func (k *Key) Err() error {
+func (k *SecretKey) Err() error {
 	if p := k.problem.Load(); p != nil {
 		return *p
 	}

@@ -85,7 +85,7 @@ func TestSecretPrints(t *testing.T) {
 }
 
 // TestNoLeaks: on every failing path, whatever the API echoes, no answer holds a
-// secret. checkAnswer, which every lookup of these tests goes through, looks.
+// secret. checkResponse, which every lookup of these tests goes through, looks.
 func TestNoLeaks(t *testing.T) {
 	api, server := listen(t, fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{BaseURL: server.URL})

@@ -16,23 +16,23 @@ const maxRetryAfter = time.Minute
 // wrote it, for the API itself says 200 to everything.
 //
 // 4xx statuses that are neither about access nor about time are Unknown, not
-// Reject: no document says that the API uses them, so one event that draws such
+// Rejected: no document says that the API uses them, so one event that draws such
 // a status ends as unknown_code after a few tries, and all of them together open
 // the circuit instead of ending in dead letters.
 func statusVerdict(status int) (Verdict, string) {
 	switch {
 	case status >= 300 && status < 400:
-		return Halt, labelHTTP3xx // refused, not followed: the Referer would carry the UserSig
+		return AccountRejected, labelHTTP3xx // refused, not followed: the Referer would carry the UserSig
 	case status == http.StatusUnauthorized:
-		return Halt, labelHTTP401
+		return AccountRejected, labelHTTP401
 	case status == http.StatusForbidden:
-		return Halt, labelHTTP403
+		return AccountRejected, labelHTTP403
 	case status == http.StatusNotFound:
-		return Halt, labelHTTP404
+		return AccountRejected, labelHTTP404
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly:
 		return Retry, labelHTTP4xx
 	case status == http.StatusTooManyRequests:
-		return SlowDown, labelHTTP429
+		return Throttled, labelHTTP429
 	case status >= 400 && status < 500:
 		return Unknown, labelHTTP4xx
 	case status >= 500 && status < 600:

@@ -43,7 +43,7 @@ type signature struct {
 type signer struct {
 	appID      int
 	identifier string
-	key        *Key
+	key        *SecretKey
 	red        *redactor
 
 	current atomic.Pointer[signature] // nil: the next request signs. Stored under mu.

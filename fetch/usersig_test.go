@@ -149,8 +149,8 @@ func TestExpired(t *testing.T) {
 		ask(fetch.Found)
 		api.SetOutage(fetchtest.Named("usersig_expired"))
 		ask(fetch.Retry)
-		ask(fetch.Halt)
-		ask(fetch.Halt)
+		ask(fetch.AccountRejected)
+		ask(fetch.AccountRejected)
 		api.ClearOutage()
 		ask(fetch.Found)
 		api.Revoke()
@@ -177,7 +177,7 @@ func TestKeyFile(t *testing.T) {
 		}
 		api := fetchtest.New(fetchtest.Config{})
 		c := newClient(t, fetch.ClientConfig{Key: key, Transport: fetchtest.Transport(api)})
-		ask := func(want fetch.Verdict) fetch.Answer {
+		ask := func(want fetch.Verdict) fetch.Response {
 			t.Helper()
 			<-time.After(2 * time.Second)
 			a := lookup(t, c, api, "id")
@@ -192,15 +192,15 @@ func TestKeyFile(t *testing.T) {
 		}
 		const other = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 		api.SetKey(other)
-		ask(fetch.Halt)
+		ask(fetch.AccountRejected)
 		write("")
-		if a := ask(fetch.Halt); !strings.Contains(a.Message, "is empty") {
+		if a := ask(fetch.AccountRejected); !strings.Contains(a.Message, "is empty") {
 			t.Errorf("the message does not tell of the file: %s", a.Message)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		ask(fetch.Halt)
+		ask(fetch.AccountRejected)
 		if c.SecretChanged(time.Now()) {
 			t.Error("a missing file is no change")
 		}
@@ -233,7 +233,7 @@ func TestWrongIdentity(t *testing.T) {
 	} {
 		api := fetchtest.New(fetchtest.Config{})
 		c.cfg.Transport = fetchtest.Transport(api)
-		if a := lookup(t, newClient(t, c.cfg), api, "id"); a.Verdict != fetch.Halt || a.Code != fetch.CodeByName(c.code).Code {
+		if a := lookup(t, newClient(t, c.cfg), api, "id"); a.Verdict != fetch.AccountRejected || a.Code != fetch.CodeByName(c.code).Code {
 			t.Errorf("%s: %+v", name, a)
 		}
 	}

@@ -32,10 +32,10 @@ type Durations struct {
 	Anomalies []Anomaly
 }
 
-// Measure computes the durations of a call from its times, in Unix seconds,
+// ComputeDurations computes the durations of a call from its times, in Unix seconds,
 // where 0 and below mean not given. Of times that contradict each other it
 // trusts neither.
-func Measure(start, accept, end int64, result string) Durations {
+func ComputeDurations(start, accept, end int64, result string) Durations {
 	d := Durations{Answered: accept > 0}
 	odd := func(is bool, a Anomaly) bool {
 		if is {

@@ -43,7 +43,7 @@ func TestMeasure(t *testing.T) {
 		{name: "5 days", start: s, accept: s + 1, end: s + 5*86400, result: "Interrupt", answered: true, ring: 1, talk: 5*86400 - 1, total: 5 * 86400, anomalies: []schemas.Anomaly{schemas.LongerThanADay}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := schemas.Measure(c.start, c.accept, c.end, c.result)
+			d := schemas.ComputeDurations(c.start, c.accept, c.end, c.result)
 			for _, f := range []struct {
 				name string
 				got  *int64
@@ -72,7 +72,7 @@ func deref(p *int64) any {
 func TestMeasureProperties(t *testing.T) {
 	times := rapid.OneOf(rapid.Int64(), rapid.Int64Range(0, 10), rapid.Int64Range(1764000000, 1764000100))
 	rapid.Check(t, func(t *rapid.T) {
-		checkPromises(t, schemas.Measure(times.Draw(t, "start"), times.Draw(t, "accept"), times.Draw(t, "end"),
+		checkPromises(t, schemas.ComputeDurations(times.Draw(t, "start"), times.Draw(t, "accept"), times.Draw(t, "end"),
 			rapid.SampledFrom([]string{"NormalEnd", "Cancel", ""}).Draw(t, "result")))
 	})
 }
@@ -113,7 +113,7 @@ func TestCallees(t *testing.T) {
 		{[]string{"a", "b"}, []string{"b"}},
 		{[]string{"c", "a", "b", "c", "a", "b"}, []string{"c", "b"}},
 	} {
-		if got := schemas.Enrich(&schemas.Record{Caller: "a", Callees: c.in}).Callees; !slices.Equal(got, c.want) || got == nil {
+		if got := schemas.Enrich(&schemas.CallRecord{Caller: "a", Callees: c.in}).Callees; !slices.Equal(got, c.want) || got == nil {
 			t.Errorf("%v: %#v, want %v", c.in, got, c.want)
 		}
 	}

@@ -33,8 +33,8 @@ type Enriched struct {
 }
 
 // Enrich makes the enriched record of a call.
-func Enrich(r *Record) Enriched {
-	d := Measure(r.Start, r.Accept, r.End, r.Result)
+func Enrich(r *CallRecord) Enriched {
+	d := ComputeDurations(r.Start, r.Accept, r.End, r.Result)
 	callees := make([]string, 0, len(r.Callees))
 	for _, c := range r.Callees {
 		if c != r.Caller && !slices.Contains(callees, c) {

@@ -21,7 +21,7 @@ const maxEventTime = 253402300799999
 // Event is what the program reads of a record of an input topic: either the
 // body of a callback, or just {"CallId":"…"}. Schema: event.schema.json.
 type Event struct {
-	CallID string // "" only if Skip
+	CallID string // "" only if IsOtherCallback
 	// Command is the callback's; "" for a bare CallId.
 	Command string
 	// Time is when the callback was sent, in ms since 1970; 0 when it is not
@@ -29,8 +29,8 @@ type Event struct {
 	Time int64
 }
 
-// Skip says that the event is a callback of another kind.
-func (e Event) Skip() bool { return e.Command != "" && e.Command != EndOfCall }
+// IsOtherCallback reports whether the event is a callback of another type.
+func (e Event) IsOtherCallback() bool { return e.Command != "" && e.Command != EndOfCall }
 
 // MalformedError says why a record is no event.
 type MalformedError struct{ why string }
@@ -63,7 +63,7 @@ func ParseEvent(value []byte) (Event, error) {
 	switch {
 	case p.commandErr != nil:
 		return Event{}, p.commandErr
-	case p.event.Skip():
+	case p.event.IsOtherCallback():
 		return p.event, nil
 	case p.err != nil:
 		return Event{}, p.err

@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// Record is a call as the API tells it. Times are Unix seconds; 0: not given.
+// CallRecord is a call as the API reports it. Times are Unix seconds; 0: not given.
 // Schema: record.schema.json.
-type Record struct {
+type CallRecord struct {
 	CallID     string   `json:"CallId"`
 	Caller     string   `json:"Caller_Account"`
 	MediaType  string   `json:"MediaType"` // Audio, Video; an open set
@@ -25,14 +25,14 @@ type Record struct {
 // UnmarshalJSON accepts numbers where accounts and ids are texts, keeping all
 // their digits, and texts where times are numbers. Unknown fields are ignored,
 // null is as good as absent, and of two fields of one name the last wins.
-func (r *Record) UnmarshalJSON(b []byte) error {
+func (r *CallRecord) UnmarshalJSON(b []byte) error {
 	if isNull(b) {
 		return nil
 	}
 	if b[0] != '{' {
 		return errors.New("a call record that is no object")
 	}
-	*r = Record{}
+	*r = CallRecord{}
 	var failed error
 	members(b, func(name, value []byte) bool {
 		failed = r.set(string(name), value)
@@ -41,7 +41,7 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 	return failed
 }
 
-func (r *Record) set(name string, value []byte) error {
+func (r *CallRecord) set(name string, value []byte) error {
 	if isNull(value) {
 		return nil
 	}
@@ -93,7 +93,7 @@ func (r *Record) set(name string, value []byte) error {
 	return nil
 }
 
-func (r *Record) setCallees(value []byte) error {
+func (r *CallRecord) setCallees(value []byte) error {
 	if value[0] != '[' {
 		return errors.New("CalleeList_Account of a call record is no list")
 	}

@@ -88,7 +88,7 @@ func TestContract(t *testing.T) {
 			if err := record.Validate(instance(t, b)); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			var r schemas.Record
+			var r schemas.CallRecord
 			if err := json.Unmarshal(b, &r); err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -105,7 +105,7 @@ func TestContract(t *testing.T) {
 			}
 		}
 		// Schema and type name the same fields.
-		sameNames(t, "record.schema.json", jsonNames(reflect.TypeFor[schemas.Record]()))
+		sameNames(t, "record.schema.json", jsonNames(reflect.TypeFor[schemas.CallRecord]()))
 		sameNames(t, "enriched.schema.json", jsonNames(reflect.TypeFor[schemas.Enriched]()))
 		var list struct {
 			Properties struct {
@@ -259,7 +259,7 @@ func FuzzParseEvent(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := schemas.ParseEvent(b)
-		if err != nil || e.Skip() {
+		if err != nil || e.IsOtherCallback() {
 			return
 		}
 		if e.CallID == "" || len(e.CallID) > schemas.MaxCallID {
@@ -301,7 +301,7 @@ func FuzzRecord(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var r schemas.Record
+		var r schemas.CallRecord
 		if json.Unmarshal(b, &r) != nil {
 			return
 		}

@@ -36,7 +36,7 @@ func (c *checkCmd) Run(ctx context.Context, k *kong.Kong) error {
 		Needs:           c.needs(),
 		Instance:        c.Instance,
 		DeadLetterTopic: c.DeadLetterTopic,
-		Start:           consumer.Start(c.Start),
+		Start:           consumer.AutoOffsetReset(c.Start),
 		APIRate:         c.APIRate,
 		API:             c.client,
 	})

@@ -13,8 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
-	"enricher/test/oracle"
 )
 
 // The demo's times are shorter than production's, so that one need not wait
@@ -79,7 +79,7 @@ func (c *demoCmd) Run(ctx context.Context, k *kong.Kong) (err error) {
 	if err := c.play(ctx, settings, feeder, view, api); err != nil {
 		return err
 	}
-	records, err := oracle.Read(ctx, []kgo.Opt{kgo.SeedBrokers(settings.Brokers...)}, settings.Enriched, settings.Dead)
+	records, err := audit.Read(ctx, []kgo.Opt{kgo.SeedBrokers(settings.Brokers...)}, settings.Enriched, settings.Dead)
 	if err != nil {
 		return fmt.Errorf("read the outcomes: %w", err)
 	}
@@ -204,7 +204,7 @@ func (c *demoCmd) kafka(ctx context.Context) (demoSettings, func() error, error)
 
 // printAccount is the closing account. Whatever it says of events comes from
 // the feeder's ledger and a read_committed reader, not from the pipeline.
-func printAccount(w io.Writer, a *oracle.Account, api *fetchtest.API) {
+func printAccount(w io.Writer, a *audit.Account, api *fetchtest.API) {
 	letters, reasons := 0, ""
 	for _, r := range sortedReasons(a.DeadLetters) {
 		letters += a.DeadLetters[r]

@@ -13,9 +13,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
 	"enricher/schemas"
-	"enricher/test/oracle"
 )
 
 // demoFaults is how the simulated API misbehaves by chance.
@@ -50,7 +50,7 @@ type demoFeeder struct {
 	// the events.
 	halfway, later func()
 
-	ledger oracle.Ledger
+	ledger audit.Ledger
 	fed    atomic.Int64
 	calls  []string // CallIds that exist, to repeat
 }
@@ -88,7 +88,7 @@ func (f *demoFeeder) feed(ctx context.Context, brokers []string) error {
 				mu.Unlock()
 				return
 			}
-			f.ledger.Add(oracle.Source{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}, expect)
+			f.ledger.Add(audit.Source{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}, expect)
 			f.fed.Add(1)
 		})
 	}
@@ -104,10 +104,10 @@ func (f *demoFeeder) feed(ctx context.Context, brokers []string) error {
 }
 
 // event makes the nth event and says what must come of it.
-func (f *demoFeeder) event(rng *rand.Rand, n int) (*kgo.Record, oracle.Expect) {
+func (f *demoFeeder) event(rng *rand.Rand, n int) (*kgo.Record, audit.Expect) {
 	now := time.Now()
 	r := &kgo.Record{Topic: f.topic}
-	e := oracle.Expect{Produced: now}
+	e := audit.Expect{Produced: now}
 	id := "call-" + strconv.Itoa(n) + "-" + strconv.FormatUint(rng.Uint64(), 36)
 	kind := rng.IntN(100)
 	switch {

@@ -14,6 +14,7 @@ import (
 	"enricher/consumer"
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
+	"enricher/fetch/lookup"
 )
 
 // service is an instance of the demo's pipeline: production's, but for the
@@ -31,8 +32,8 @@ func (s *demoSettings) service(instance string) (*service, error) {
 		Group: s.Group, Instance: instance,
 		InputTopics: []string{s.Input}, EnrichedTopic: s.Enriched, DeadLetterTopic: s.Dead,
 		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: demoRate,
-		Schedule:   fetch.Schedule{Settle: demoSettle, NotFoundWindow: demoNotFound, RetryWindow: demoNotFound},
-		FloodGuard: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: 0x7fffffffffffffff,
+		Retry:      lookup.RetryPolicy{LookupDelay: demoSettle, NotFoundWindow: demoNotFound, RetryWindow: demoNotFound},
+		MaxConsecutiveDeadLetters: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: 0x7fffffffffffffff,
 		SessionTimeout: s.SessionTimeout, Heartbeat: s.SessionTimeout / 10,
 	}, func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(s.Brokers...)} })
 }

@@ -104,7 +104,7 @@ func (v *demoView) watch(ctx context.Context, s demoSettings, feeder *demoFeeder
 func (v *demoView) see(r *kgo.Record) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if l, ok := producer.ParseLetter(r); ok {
+	if l, ok := producer.ParseDeadLetter(r); ok {
 		v.letters++
 		if !v.shown[l.Reason] {
 			v.shown[l.Reason] = true

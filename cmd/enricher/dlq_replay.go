@@ -12,7 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"enricher/fetch"
+	"enricher/fetch/lookup"
 	"enricher/producer/replay"
 )
 
@@ -56,7 +56,7 @@ func (c *dlqReplayCmd) check(in *inputs) {
 func (c *dlqReplayCmd) Run(ctx context.Context, k *kong.Kong) error {
 	j := replay.Job{
 		Topics: c.topics(), Filter: c.filter, Action: replay.Replayed, To: c.To,
-		Rate: c.Rate, MaxReplays: c.MaxReplays, Retention: fetch.Retention,
+		Rate: c.Rate, MaxReplays: c.MaxReplays, Retention: lookup.APIRetention,
 	}
 	if c.IncludeExpired {
 		j.Retention = 0

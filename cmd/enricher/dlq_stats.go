@@ -11,7 +11,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"enricher/fetch"
+	"enricher/fetch/lookup"
 	"enricher/producer/replay"
 	"enricher/schemas"
 )
@@ -98,7 +98,7 @@ func newLetterStats(f *letterFlags) *letterStats {
 		Ages: []*statAge{
 			{name: "under 1 hour", UnderSeconds: 3600},
 			{name: "under 1 day", UnderSeconds: 24 * 3600},
-			{name: "under 7 days", UnderSeconds: int64(fetch.Retention.Seconds())},
+			{name: "under 7 days", UnderSeconds: int64(lookup.APIRetention.Seconds())},
 			{name: "over 7 days: the API has no record any more"},
 		},
 	}

@@ -18,10 +18,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/consumer/audit"
 	"enricher/producer"
 	"enricher/producer/replay"
 	"enricher/schemas"
-	"enricher/test/oracle"
 )
 
 // letters produces what a file describes, a record a line.
@@ -29,7 +29,7 @@ func letters(ts *testscript.TestScript, _ bool, args []string) {
 	cl, err := kgo.NewClient(brokers(ts), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	ts.Check(err)
 	defer cl.Close()
-	outputs := producer.Outputs{DeadLetterTopic: "call-dead-letters"}
+	outputs := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters"}
 	for i, text := range strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n") {
 		var l struct {
 			Partition int32
@@ -56,7 +56,7 @@ func letters(ts *testscript.TestScript, _ bool, args []string) {
 		for _, name := range slices.Sorted(maps.Keys(l.Headers)) {
 			event.Headers = append(event.Headers, kgo.RecordHeader{Key: name, Value: []byte(l.Headers[name])})
 		}
-		f := &producer.Failure{Reason: l.Reason, Code: l.Code, Message: l.Message, Attempts: l.Attempts}
+		f := &schemas.Failure{Reason: l.Reason, Code: l.Code, Message: l.Message, Attempts: l.Attempts}
 		if l.Attempts > 0 {
 			f.First, f.Last = l.Written.Add(-time.Minute), l.Written
 		}
@@ -76,7 +76,7 @@ func letters(ts *testscript.TestScript, _ bool, args []string) {
 func records(ts *testscript.TestScript, none bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	records, err := oracle.Read(ctx, []kgo.Opt{brokers(ts)}, args[0])
+	records, err := audit.Read(ctx, []kgo.Opt{brokers(ts)}, args[0])
 	if none {
 		if !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			ts.Fatalf("topic %s: %d records, %v", args[0], len(records), err)
@@ -101,10 +101,10 @@ func manyLetters(ts *testscript.TestScript, _ bool, args []string) {
 	cl, err := kgo.NewClient(brokers(ts))
 	ts.Check(err)
 	defer cl.Close()
-	outputs := producer.Outputs{DeadLetterTopic: "call-dead-letters"}
+	outputs := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters"}
 	for i := range n {
 		event := &kgo.Record{Topic: "call-ended", Offset: int64(i), Timestamp: time.Now(), Value: fmt.Appendf(nil, `{"CallId":"many-%d"}`, i)}
-		ts.Check(cl.ProduceSync(context.Background(), outputs.DeadLetter(event, &producer.Failure{Reason: schemas.NotFound, Code: 101050})).FirstErr())
+		ts.Check(cl.ProduceSync(context.Background(), outputs.DeadLetter(event, &schemas.Failure{Reason: schemas.NotFound, Code: 101050})).FirstErr())
 	}
 }
 
@@ -174,7 +174,7 @@ func awaitJournal(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for first := -1; ; {
-		records, err := oracle.Read(ctx, []kgo.Opt{brokers(ts)}, "call-dead-letters-journal")
+		records, err := audit.Read(ctx, []kgo.Opt{brokers(ts)}, "call-dead-letters-journal")
 		if !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			ts.Check(err)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"enricher/consumer"
 	"enricher/fetch"
+	"enricher/fetch/lookup"
 )
 
 // The flags, in groups. Each group checks its own values, notes what is wrong
@@ -197,8 +198,8 @@ func (f *apiFlags) check(in *inputs) {
 	}
 }
 
-func (f *apiFlags) key(in *inputs) *fetch.Key {
-	var key *fetch.Key
+func (f *apiFlags) key(in *inputs) *fetch.SecretKey {
+	var key *fetch.SecretKey
 	var err error
 	switch {
 	case f.SecretKeyFile != "" && in.secretKey != "":
@@ -256,8 +257,8 @@ func (f *policyFlags) check(in *inputs) {
 
 func (f *policyFlags) apply(cfg *consumer.Config) {
 	cfg.APIRate = f.APIRate
-	cfg.Schedule = fetch.Schedule{Settle: f.SettleDelay, NotFoundWindow: f.NotFoundWindow, RetryWindow: f.RetryWindow}
-	cfg.FloodGuard = f.FloodGuard
+	cfg.Retry = lookup.RetryPolicy{LookupDelay: f.SettleDelay, NotFoundWindow: f.NotFoundWindow, RetryWindow: f.RetryWindow}
+	cfg.MaxConsecutiveDeadLetters = f.FloodGuard
 	cfg.CacheSize, cfg.CacheBytes, cfg.CacheTTL = f.CacheSize, int64(f.CacheBytes), f.CacheTTL
 	cfg.MaxInFlight, cfg.MaxInFlightBytes = f.MaxInFlight, int64(f.MaxInFlightBytes)
 	cfg.CommitInterval, cfg.DrainTimeout = f.CommitInterval, f.DrainTimeout

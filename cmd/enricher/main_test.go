@@ -18,8 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
-	"enricher/test/oracle"
 )
 
 func TestMain(m *testing.M) {
@@ -118,7 +118,7 @@ func outcomes(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for {
-		records, err := oracle.Read(ctx, []kgo.Opt{brokers(ts)}, "call-enriched", "call-dead-letters")
+		records, err := audit.Read(ctx, []kgo.Opt{brokers(ts)}, "call-enriched", "call-dead-letters")
 		ts.Check(err)
 		if len(records) == want {
 			for _, r := range records {

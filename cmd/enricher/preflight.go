@@ -12,14 +12,14 @@ import (
 	"go.uber.org/zap"
 
 	"enricher/cmd/enricher/internal/preflight"
-	"enricher/producer"
+	"enricher/consumer/session"
 )
 
 // needs is what the service uses on the brokers.
 func (c *runCmd) needs() preflight.Needs {
 	n := preflight.Needs{
 		Group:           c.Group,
-		TransactionalID: producer.TransactionalID(c.Group, c.Instance),
+		TransactionalID: session.TransactionalID(c.Group, c.Instance),
 		Read:            c.InputTopics,
 		Write:           []string{c.EnrichedTopic, c.DeadLetterTopic},
 	}

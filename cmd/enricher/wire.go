@@ -47,7 +47,11 @@ func (s *service) ready() []string {
 	if why := s.status.get(); why != "" {
 		return []string{why}
 	}
-	return s.consumer.Ready()
+	var why []string
+	for _, c := range s.consumer.Ready() {
+		why = append(why, c.String())
+	}
+	return why
 }
 
 // wire puts the service together. All parts are made here, by hand.
@@ -58,7 +62,7 @@ func (c *runCmd) wire() (*service, error) {
 		InputTopics:     c.InputTopics,
 		EnrichedTopic:   c.EnrichedTopic,
 		DeadLetterTopic: c.DeadLetterTopic,
-		Start:           consumer.Start(c.Start),
+		AutoOffsetReset: consumer.AutoOffsetReset(c.Start),
 		SDKAppID:        c.SDKAppID,
 		Client:          c.client,
 		APIConcurrency:  c.APIConcurrency,

@@ -100,7 +100,7 @@ func New(cfg Config) *API {
 		verified: map[string]verdict{},
 		asked:    map[string]int{},
 		scripts:  map[string][]Fault{},
-		never:    map[string]bool{fetch.NoCall: true},
+		never:    map[string]bool{fetch.ProbeCallID: true},
 		from:     map[string]time.Time{},
 	}
 }

@@ -40,10 +40,10 @@ const firstStart = 1764000000
 // CallId and Config.Seed, so that a test can work out what an enriched record
 // must hold. About a quarter of the calls were never answered, some have several
 // callees, and the callees include the caller, as in the API's own samples.
-func (a *API) RecordFor(callID string) schemas.Record { return RecordFor(a.cfg.Seed, callID) }
+func (a *API) RecordFor(callID string) schemas.CallRecord { return RecordFor(a.cfg.Seed, callID) }
 
 // RecordFor is the record that a simulator with this seed has of callID.
-func RecordFor(seed uint64, callID string) schemas.Record {
+func RecordFor(seed uint64, callID string) schemas.CallRecord {
 	h := hash(seed, callID, 0)
 	pick := func(n uint64) uint64 { // the next digit of h
 		d := h % n
@@ -61,7 +61,7 @@ func RecordFor(seed uint64, callID string) schemas.Record {
 		callees = append(callees, "user"+strconv.FormatUint(5000+pick(5000), 10))
 	}
 	start := int64(firstStart + pick(86400))
-	r := schemas.Record{
+	r := schemas.CallRecord{
 		CallID:     callID,
 		Caller:     caller,
 		Callees:    callees,

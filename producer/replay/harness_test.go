@@ -19,10 +19,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/consumer/audit"
 	"enricher/producer"
 	"enricher/producer/replay"
 	"enricher/schemas"
-	"enricher/test/oracle"
 )
 
 const (
@@ -96,10 +96,10 @@ func value(n int) string { return fmt.Sprintf(`{"CallId":"c%d"}`, n) }
 
 // event is the nth event as it stood in the input topic. Every third is not
 // found.
-func event(n int) (*kgo.Record, *producer.Failure) {
-	f := &producer.Failure{Reason: schemas.LookupFailed, Code: 502, Message: "bad gateway", Attempts: 7, First: time.Now(), Last: time.Now()}
+func event(n int) (*kgo.Record, *schemas.Failure) {
+	f := &schemas.Failure{Reason: schemas.LookupFailed, Code: 502, Message: "bad gateway", Attempts: 7, First: time.Now(), Last: time.Now()}
 	if n%3 == 0 {
-		f = &producer.Failure{Reason: schemas.NotFound, Code: 101050, Message: "no record", Attempts: 6, First: time.Now(), Last: time.Now()}
+		f = &schemas.Failure{Reason: schemas.NotFound, Code: 101050, Message: "no record", Attempts: 6, First: time.Now(), Last: time.Now()}
 	}
 	return &kgo.Record{
 		Topic: inTopic, Partition: int32(n % partitions), Offset: int64(n), Timestamp: time.Now(),
@@ -111,7 +111,7 @@ func event(n int) (*kgo.Record, *producer.Failure) {
 func (w *world) letters(n int) {
 	w.t.Helper()
 	records := make([]*kgo.Record, n)
-	outputs := producer.Outputs{DeadLetterTopic: deadTopic}
+	outputs := producer.RecordBuilder{DeadLetterTopic: deadTopic}
 	for i := range records {
 		records[i] = outputs.DeadLetter(event(w.fed + i))
 		records[i].Partition = int32((w.fed + i) % partitions)
@@ -134,7 +134,7 @@ func (w *world) read(topics ...string) []*kgo.Record {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	records, err := oracle.Read(ctx, w.opts(), topics...)
+	records, err := audit.Read(ctx, w.opts(), topics...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

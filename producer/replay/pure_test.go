@@ -105,8 +105,8 @@ func FuzzMarker(f *testing.F) {
 // entry makes the entry of a letter as it is read back.
 func entry(t *testing.T, event *kgo.Record, omitted bool) *Entry {
 	t.Helper()
-	o := producer.Outputs{DeadLetterTopic: "dead"}
-	f := &producer.Failure{Reason: schemas.NotFound, Code: 101050, Message: "no record"}
+	o := producer.RecordBuilder{DeadLetterTopic: "dead"}
+	f := &schemas.Failure{Reason: schemas.NotFound, Code: 101050, Message: "no record"}
 	r := o.DeadLetter(event, f)
 	if omitted {
 		r = o.Coordinates(event, f)

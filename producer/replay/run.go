@@ -178,7 +178,7 @@ func (r *run) send(ctx context.Context, v *View, op *operator) error {
 			return err
 		}
 		batch = append(batch, e.Clone())
-		if size += producer.EventSize(e.Record); len(batch) >= r.atOnce || size >= maxBytesAtOnce {
+		if size += producer.PayloadSize(e.Record); len(batch) >= r.atOnce || size >= maxBytesAtOnce {
 			if err := flush(); err != nil {
 				return err
 			}

@@ -16,15 +16,15 @@ type Entry struct {
 	Ref
 	State  State
 	Record *kgo.Record
-	Letter *producer.Letter // nil: Foreign
-	CallID string           // "" when the event names none, or is not there
+	Letter *producer.DeadLetter // nil: Foreign
+	CallID string               // "" when the event names none, or is not there
 	// EventTime is when the event was sent, or else when it first came.
 	EventTime time.Time
 }
 
 func newEntry(r *kgo.Record, d *done) *Entry {
 	e := &Entry{Ref: Ref{r.Partition, r.Offset}, State: Foreign, Record: r}
-	l, ok := producer.ParseLetter(r)
+	l, ok := producer.ParseDeadLetter(r)
 	if !ok {
 		return e
 	}
@@ -49,7 +49,7 @@ func (e *Entry) Clone() *Entry {
 	}
 	c.Record = &r
 	if c.Letter != nil {
-		c.Letter, _ = producer.ParseLetter(&r)
+		c.Letter, _ = producer.ParseDeadLetter(&r)
 	}
 	return &c
 }

@@ -63,7 +63,7 @@ func TestTransactionsInTheWay(t *testing.T) {
 		return cl
 	}
 	e, f := event(7)
-	outputs := producer.Outputs{DeadLetterTopic: deadTopic}
+	outputs := producer.RecordBuilder{DeadLetterTopic: deadTopic}
 	for range 20 {
 		transaction("aborted", kgo.TryAbort, outputs.DeadLetter(e, f))
 	}
@@ -149,7 +149,7 @@ func TestTooLargeForItsTopic(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	outputs := producer.Outputs{DeadLetterTopic: deadTopic}
+	outputs := producer.RecordBuilder{DeadLetterTopic: deadTopic}
 	for n := range 60 {
 		e, f := event(n)
 		size := 1000
@@ -176,7 +176,7 @@ func TestNewest(t *testing.T) {
 	w := newWorld(t)
 	rng := rand.New(rand.NewPCG(1, 2))
 	var written []int64
-	outputs := producer.Outputs{DeadLetterTopic: deadTopic}
+	outputs := producer.RecordBuilder{DeadLetterTopic: deadTopic}
 	for n := range 200 {
 		r := outputs.DeadLetter(event(n))
 		r.Partition, r.Timestamp = int32(n%partitions), time.UnixMilli(rng.Int64N(1<<40))

@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"enricher/test/oracle"
+	"enricher/consumer/audit"
 )
 
 // patience is for the last outcomes.
@@ -26,7 +26,7 @@ func (s *stage) account(ctx context.Context, w *watch) error {
 	uncommitted := s.awaitOffsets(ctx)
 	read, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	records, err := oracle.Read(read, []kgo.Opt{kgo.SeedBrokers(s.kafka.Brokers...)}, outTopic, deadTopic)
+	records, err := audit.Read(read, []kgo.Opt{kgo.SeedBrokers(s.kafka.Brokers...)}, outTopic, deadTopic)
 	if err != nil {
 		return errors.Join(uncommitted, err)
 	}

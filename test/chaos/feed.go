@@ -9,8 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/consumer/audit"
 	"enricher/schemas"
-	"enricher/test/oracle"
 )
 
 // feeder produces events and keeps the ledger.
@@ -62,15 +62,15 @@ func (f *feeder) send() {
 			}
 			return
 		}
-		f.stage.ledger.Add(oracle.Source{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}, e)
+		f.stage.ledger.Add(audit.Source{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}, e)
 	})
 }
 
 // next is the next event, and what must come of it.
-func (f *feeder) next() (*kgo.Record, oracle.Expect) {
+func (f *feeder) next() (*kgo.Record, audit.Expect) {
 	id := "call-" + strconv.Itoa(f.n)
 	r := &kgo.Record{Topic: inTopic}
-	var e oracle.Expect
+	var e audit.Expect
 	kind := 100
 	if f.rng != nil {
 		kind = f.rng.IntN(100)

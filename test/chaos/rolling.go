@@ -7,8 +7,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
-	"enricher/test/oracle"
 )
 
 const (
@@ -103,11 +103,11 @@ func (c cost) since(b cost) cost {
 // judgeRestart prints what a rolling restart cost and says if it was too much.
 func (s *stage) judgeRestart(w *watch, round int, from time.Time, spent cost) error {
 	to := time.Now()
-	whole := w.longestPause(from, to, func(oracle.Source) bool { return true })
+	whole := w.longestPause(from, to, func(audit.Source) bool { return true })
 	var worst time.Duration
 	var where int32
 	for p := range int32(partitions) {
-		if d := w.longestPause(from, to, func(s oracle.Source) bool { return s.Partition == p }); d > worst {
+		if d := w.longestPause(from, to, func(s audit.Source) bool { return s.Partition == p }); d > worst {
 			worst, where = d, p
 		}
 	}

@@ -15,9 +15,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
 	"enricher/test/kafka"
-	"enricher/test/oracle"
 )
 
 const (
@@ -47,7 +47,7 @@ type stage struct {
 	client      *kgo.Client // reaches the brokers without a proxy
 	admin       *kadm.Client
 	instances   []*instance
-	ledger      oracle.Ledger
+	ledger      audit.Ledger
 	deaths      chan error // processes that nobody ended; with room for many
 }
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"enricher/test/oracle"
+	"enricher/consumer/audit"
 )
 
 // watch follows the outputs as a read_committed reader and notes when it sees
@@ -21,7 +21,7 @@ type watch struct {
 
 type sighting struct {
 	at     time.Time
-	source oracle.Source
+	source audit.Source
 }
 
 func (s *stage) watch() (*watch, error) {
@@ -41,7 +41,7 @@ func (s *stage) watch() (*watch, error) {
 			now := time.Now()
 			w.mu.Lock()
 			fetches.EachRecord(func(r *kgo.Record) {
-				if src, err := oracle.SourceOf(r); err == nil { // the account tells of others
+				if src, err := audit.SourceOf(r); err == nil { // the account tells of others
 					w.seen = append(w.seen, sighting{now, src})
 				}
 			})
@@ -59,7 +59,7 @@ func (w *watch) count() int {
 
 // longestPause is the longest time from a to b without an outcome of an event
 // for which of says true.
-func (w *watch) longestPause(a, b time.Time, of func(oracle.Source) bool) time.Duration {
+func (w *watch) longestPause(a, b time.Time, of func(audit.Source) bool) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	longest, last := time.Duration(0), a

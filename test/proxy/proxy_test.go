@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"enricher/test/oracle"
+	"enricher/consumer/audit"
 	"enricher/test/proxy"
 )
 
@@ -126,7 +126,7 @@ func TestAnswerIsLost(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		records, err := oracle.Read(ctx, []kgo.Opt{kgo.SeedBrokers(broker.ListenAddrs()...)}, topic)
+		records, err := audit.Read(ctx, []kgo.Opt{kgo.SeedBrokers(broker.ListenAddrs()...)}, topic)
 		if answer && (err != nil || len(records) != 1) {
 			t.Errorf("answer lost: %d records, %v", len(records), err)
 		}

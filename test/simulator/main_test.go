@@ -57,7 +57,7 @@ func TestSimulator(t *testing.T) {
 		n += fetches.NumRecords()
 		fetches.EachRecord(func(r *kgo.Record) {
 			e, err := schemas.ParseEvent(r.Value)
-			if err != nil || e.Skip() {
+			if err != nil || e.IsOtherCallback() {
 				return
 			}
 			readable++

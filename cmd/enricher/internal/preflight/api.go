@@ -29,10 +29,10 @@ func (l *look) api(ctx context.Context) {
 	l.skip(checkUserSig, p.Host, "the API does not answer")
 }
 
-func (l *look) judgeReach(p *fetch.Probe) {
+func (l *look) judgeReach(p *fetch.ProbeResult) {
 	switch left := time.Until(p.CertificateEnds); {
 	case !p.Responded:
-		l.add(checkAPI, p.Host, Fatal, "no answer: "+p.Answer.Message, "look at --region or --api-url, the name server, and firewalls on the way")
+		l.add(checkAPI, p.Host, Fatal, "no answer: "+p.Response.Message, "look at --region or --api-url, the name server, and firewalls on the way")
 	case p.TLS == "":
 		l.ok(checkAPI, p.Host, "answers, over plain http")
 	case left < certificateNotice:
@@ -43,7 +43,7 @@ func (l *look) judgeReach(p *fetch.Probe) {
 	}
 }
 
-func (l *look) judgeClock(p *fetch.Probe) {
+func (l *look) judgeClock(p *fetch.ProbeResult) {
 	ahead := p.ClockAhead.Round(time.Second)
 	switch {
 	case p.Clock.IsZero():
@@ -57,24 +57,24 @@ func (l *look) judgeClock(p *fetch.Probe) {
 	}
 }
 
-func (l *look) judgeUserSig(p *fetch.Probe) {
-	a := &p.Answer
+func (l *look) judgeUserSig(p *fetch.ProbeResult) {
+	a := &p.Response
 	if p.Accepted {
 		l.ok(checkUserSig, p.Host, "accepted")
 		return
 	}
 	status, found, remedy := Fatal, a.Message, ""
 	switch a.Verdict {
-	case fetch.Halt:
+	case fetch.AccountRejected:
 		remedy = "look at --region or --api-url, --sdk-app-id, --identifier and the secret key"
-	case fetch.SlowDown:
+	case fetch.Throttled:
 		// Whoever asks too fast may be this very service.
 		status, remedy = Warning, "the quota is used up at the moment: try again, and see who else uses this app's quota"
 	case fetch.Retry:
 		remedy = "the API fails at the moment: try again"
 	case fetch.Found, fetch.NotYet:
 		found, remedy = "the API has a record of a call that cannot exist", "look at --api-url: something else answers there"
-	case fetch.Reject, fetch.Unknown:
+	case fetch.Rejected, fetch.Unknown:
 		remedy = "look at --api-url: is it the API of version 4?"
 	}
 	l.add(checkUserSig, p.Host, status, found, remedy)

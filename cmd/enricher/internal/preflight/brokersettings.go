@@ -9,7 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
-	"enricher/consumer"
+	"enricher/consumer/progress"
+	"enricher/consumer/session"
 	"enricher/producer"
 )
 
@@ -25,7 +26,7 @@ type limit struct {
 
 var limits = []limit{
 	{
-		setting: "offset.metadata.max.bytes", least: consumer.MaxMetadata, status: Fatal,
+		setting: "offset.metadata.max.bytes", least: progress.MaxOffsetMetadataBytes, status: Fatal,
 		why: "commits are refused as soon as many events finish out of order",
 	},
 	{
@@ -33,11 +34,11 @@ var limits = []limit{
 		why: "the service's transactions are refused",
 	},
 	{
-		setting: "group.min.session.timeout.ms", unit: time.Millisecond, most: producer.DefaultSessionTimeout.Milliseconds(), status: Fatal,
+		setting: "group.min.session.timeout.ms", unit: time.Millisecond, most: session.DefaultSessionTimeout.Milliseconds(), status: Fatal,
 		why: "the service may not join its group",
 	},
 	{
-		setting: "group.max.session.timeout.ms", unit: time.Millisecond, least: producer.DefaultSessionTimeout.Milliseconds(), status: Fatal,
+		setting: "group.max.session.timeout.ms", unit: time.Millisecond, least: session.DefaultSessionTimeout.Milliseconds(), status: Fatal,
 		why: "the service may not join its group",
 	},
 	{

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
-	"enricher/producer"
+	"enricher/consumer/session"
 )
 
 // group looks at who is in the group, and what it has committed.
@@ -28,7 +28,7 @@ func (l *look) group(ctx context.Context) {
 		l.judgeGroup(found)
 	}
 
-	var committed []producer.Offset
+	var committed []session.Offset
 	err = l.step(ctx, func(ctx context.Context) (err error) {
 		committed, err = l.committed(ctx)
 		return err
@@ -103,7 +103,7 @@ func (l *look) judgeGroup(g *kmsg.DescribeGroupsResponseGroup) {
 	}
 	var ours, others []string
 	for _, m := range g.Members {
-		instance, started := producer.ParseClientID(m.ClientID)
+		instance, started := session.ParseClientID(m.ClientID)
 		if started == 0 {
 			others = append(others, m.ClientID)
 		} else {
@@ -135,7 +135,7 @@ func (l *look) judgeGroup(g *kmsg.DescribeGroupsResponseGroup) {
 }
 
 // committed is what the group has committed for the input topics.
-func (l *look) committed(ctx context.Context) ([]producer.Offset, error) {
+func (l *look) committed(ctx context.Context) ([]session.Offset, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group = l.cfg.Group
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -156,7 +156,7 @@ func (l *look) committed(ctx context.Context) ([]producer.Offset, error) {
 	}
 	req.Groups = append(req.Groups, g)
 
-	var all []producer.Offset
+	var all []session.Offset
 	err := l.fromCoordinator(ctx, func(ctx context.Context, b *kgo.Broker) error {
 		resp, err := req.RequestWith(ctx, b)
 		if err != nil {
@@ -164,7 +164,7 @@ func (l *look) committed(ctx context.Context) ([]producer.Offset, error) {
 		}
 		all = nil
 		add := func(topic string, p int32, offset int64, metadata *string, code int16) {
-			o := producer.Offset{Topic: topic, Partition: p, Offset: offset}
+			o := session.Offset{Topic: topic, Partition: p, Offset: offset}
 			if metadata != nil {
 				o.Metadata = *metadata
 			}
@@ -218,13 +218,13 @@ type resumable struct {
 
 // judgeOffsets says whether the service can go on from what is committed. It is
 // pure but for the report.
-func (s *resumable) judge(r *Report, group string, start consumer.Start) {
+func (s *resumable) judge(r *Report, group string, start consumer.AutoOffsetReset) {
 	of := fmt.Sprintf("of %s", count(s.partitions, "partition"))
 	switch {
 	case len(s.refused) > 0:
 		r.add(checkOffsets, group, Fatal, "not understood: "+strings.Join(s.refused, "; "),
 			"run the version that wrote them, or a later one; the service leaves these partitions alone")
-	case s.missing > 0 && start == consumer.Fail:
+	case s.missing > 0 && start == consumer.None:
 		r.add(checkOffsets, group, Fatal, fmt.Sprintf("none for %d %s, and --start is %s", s.missing, of, start),
 			fmt.Sprintf("kafka-consumer-groups --group %s --reset-offsets …, or another --start", group))
 	case s.beyond > 0:

@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
-	"enricher/producer"
+	"enricher/consumer/session"
 )
 
 // join makes a member of the group and waits until it is one.
@@ -84,7 +84,7 @@ func TestGroup(t *testing.T) {
 			[]string{"warning offsets g: 1 event deleted before the service read them"},
 		},
 		"none, to start nowhere": {
-			func(w *world) { w.commit(1, 0, ""); w.cfg.Start = consumer.Fail },
+			func(w *world) { w.commit(1, 0, ""); w.cfg.Start = consumer.None },
 			[]string{"fatal offsets g: none for 3 of 4 partitions, and --start is fail → kafka-consumer-groups --group g --reset-offsets"},
 		},
 		"all, to start nowhere": {
@@ -92,7 +92,7 @@ func TestGroup(t *testing.T) {
 				for p := range int32(4) {
 					w.commit(p, 0, "")
 				}
-				w.cfg.Start = consumer.Fail
+				w.cfg.Start = consumer.None
 			}, nil,
 		},
 		"more to read than time": {
@@ -139,12 +139,12 @@ func TestCoordinatorAway(t *testing.T) {
 // TestTake: where the service would go on, and what that costs.
 func TestTake(t *testing.T) {
 	id := [16]byte{1}
-	at := func(offset int64, metadata string) producer.Offset {
-		return producer.Offset{Topic: in, Offset: offset, Metadata: metadata}
+	at := func(offset int64, metadata string) session.Offset {
+		return session.Offset{Topic: in, Offset: offset, Metadata: metadata}
 	}
 	for _, c := range []struct {
-		o      producer.Offset
-		policy consumer.Start
+		o      session.Offset
+		policy consumer.AutoOffsetReset
 		want   int64
 	}{
 		{at(-1, ""), consumer.Earliest, 10},

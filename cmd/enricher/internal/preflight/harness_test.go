@@ -17,9 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
+	"enricher/consumer/session"
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
-	"enricher/producer"
 )
 
 // The service that is looked at.
@@ -72,7 +72,7 @@ func joinWorld(t *testing.T, brokers []string) *world {
 	}
 	t.Cleanup(func() { _ = w.server.Close() })
 	w.reach(brokers...)
-	w.cfg.Needs = Needs{Group: group, TransactionalID: producer.TransactionalID(group, instance), Read: []string{in}, Write: []string{out, dead}}
+	w.cfg.Needs = Needs{Group: group, TransactionalID: session.TransactionalID(group, instance), Read: []string{in}, Write: []string{out, dead}}
 	w.cfg.Instance, w.cfg.DeadLetterTopic, w.cfg.Start, w.cfg.APIRate = instance, dead, consumer.Earliest, 200
 	w.ask(fetch.ClientConfig{BaseURL: w.server.URL})
 	return w

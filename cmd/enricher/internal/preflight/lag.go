@@ -9,21 +9,22 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"enricher/consumer"
-	"enricher/producer"
+	"enricher/consumer/progress"
+	"enricher/consumer/session"
 )
 
 // progress compares what is committed with where the logs begin and end.
-func (l *look) progress(ctx context.Context, committed []producer.Offset) {
+func (l *look) progress(ctx context.Context, committed []session.Offset) {
 	inputs := l.inputs()
 	if len(inputs) == 0 {
 		l.skip(checkOffsets, l.cfg.Group, "no input topic can be seen")
 		l.skip(checkLag, l.cfg.Group, "no input topic can be seen")
 		return
 	}
-	at := map[string]map[int32]producer.Offset{}
+	at := map[string]map[int32]session.Offset{}
 	for _, o := range committed {
 		if at[o.Topic] == nil {
-			at[o.Topic] = map[int32]producer.Offset{}
+			at[o.Topic] = map[int32]session.Offset{}
 		}
 		at[o.Topic][o.Partition] = o
 	}
@@ -78,7 +79,7 @@ func byPartition(listed kadm.ListedOffsets) (map[int32]int64, error) {
 
 // take counts one partition and returns the offset from which the service would
 // go on. It is pure.
-func (s *resumable) take(id [16]byte, o producer.Offset, start, end int64, policy consumer.Start) int64 {
+func (s *resumable) take(id [16]byte, o session.Offset, start, end int64, policy consumer.AutoOffsetReset) int64 {
 	s.partitions++
 	if o.Offset < 0 {
 		s.missing++
@@ -88,11 +89,11 @@ func (s *resumable) take(id [16]byte, o producer.Offset, start, end int64, polic
 		return start
 	}
 	s.committed++
-	if consumer.Obsolete(id, o) {
+	if progress.CommittedForOldTopic(id, o.Metadata) {
 		s.obsolete++
 		return start
 	}
-	if err := consumer.Understands(id, o); err != nil {
+	if _, err := progress.Decode(id, o.Offset, o.Metadata); err != nil {
 		s.refused = append(s.refused, fmt.Sprintf("%s[%d]: %v", o.Topic, o.Partition, err))
 	}
 	if o.Offset > end {

@@ -44,7 +44,7 @@ type Config struct {
 	Needs
 	Instance        string
 	DeadLetterTopic string // also one of Needs.Write
-	Start           consumer.Start
+	Start           consumer.AutoOffsetReset
 	APIRate         float64 // calls a second for the whole group; 0: no limit
 	API             *fetch.Client
 }

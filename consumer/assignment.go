@@ -1,0 +1,201 @@
+package consumer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"enricher/consumer/progress"
+	"enricher/consumer/session"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+func (tp topicPartition) String() string { return fmt.Sprintf("%s[%d]", tp.topic, tp.partition) }
+
+// partition is what the conductor keeps of one assignment of a partition, from
+// the offset fetched with it until the client no longer holds the partition.
+type partition struct {
+	topicPartition
+	assignment uint64 // id; every event carries it
+	tracker    *tracker
+	completed  []outcome // not committed
+
+	held         bool  // the client has held it, so that its absence means something
+	incompatible error // not nil: this version cannot read its metadata; nothing is consumed
+	fetchPaused  bool  // its metadata nears the limit
+	// resetBelowCommit: the log was truncated below what is committed. What the
+	// broker reports as committed counts only if this tracker committed it.
+	resetBelowCommit bool
+	end              int64          // of the log, as last reported
+	epoch            int32          // the last leader epoch of what was polled; −1: nothing was
+	lastCommit       session.Offset // of the last transaction that it was in
+}
+
+// syncAssignments makes the trackers those of the partitions that the client
+// holds: first its own list, then the assignments that were handed over since,
+// because a partition that is gone from the list and assigned again is held again.
+func (c *conductor) syncAssignments() error {
+	held := c.session.HeldPartitions()
+	for _, committed := range c.session.TakeAssignments() {
+		if err := c.onAssigned(committed); err != nil {
+			return err
+		}
+	}
+	for tp, p := range c.parts {
+		if _, ok := held[tp.topic][tp.partition]; ok {
+			p.held = true
+		} else if p.held {
+			c.onLost(p)
+		}
+	}
+	return nil
+}
+
+// onAssigned starts a tracker for a partition from what the group has committed.
+func (c *conductor) onAssigned(committed session.Offset) error {
+	tp := topicPartition{committed.Topic, committed.Partition}
+	if old := c.parts[tp]; old != nil {
+		c.onLost(old)
+	}
+	if committed.Offset < 0 && c.cfg.AutoOffsetReset == None {
+		return &fatalError{&NoCommittedOffsetError{c.cfg.Group, tp.topic, tp.partition}}
+	}
+	done, err := progress.Decode(c.session.TopicID(tp.topic), committed.Offset, committed.Metadata)
+	p := c.install(tp, newTracker(done))
+	p.end = committed.Offset
+	p.lastCommit = committed
+	if err != nil {
+		p.incompatible = err
+		c.session.Pause(tp.topic, tp.partition)
+		c.log.Error("partition not consumed: unreadable offset metadata",
+			zap.Stringer("partition", tp), zap.Int64("offset", committed.Offset), zap.Error(err))
+	} else {
+		c.session.Resume(tp.topic, tp.partition) // a pause survives re-assignment
+	}
+	return nil
+}
+
+// install gives a partition a tracker and a new assignment id.
+func (c *conductor) install(tp topicPartition, t *tracker) *partition {
+	c.lastAssignment++
+	p := &partition{topicPartition: tp, assignment: c.lastAssignment, tracker: t, epoch: -1}
+	c.parts[tp] = p
+	c.byAssignment[p.assignment] = p
+	return p
+}
+
+// onLost forgets a partition: its next owner starts from what is committed.
+// Requests in flight still fill the cache.
+func (c *conductor) onLost(p *partition) {
+	delete(c.parts, p.topicPartition)
+	delete(c.byAssignment, p.assignment)
+	c.scheduler.Drop(p.assignment)
+}
+
+// dropAll is for the end of a session.
+func (c *conductor) dropAll() {
+	ids := slices.Collect(maps.Keys(c.byAssignment))
+	clear(c.parts)
+	clear(c.byAssignment)
+	c.scheduler.Drop(ids...)
+}
+
+// firstReplacedOffset finds the first of the records polled below the base that
+// is of another log than the one polled so far. A log does not lose its end under
+// one leader, and the next leader writes with a higher epoch: records of an epoch
+// that is known are the same as before. The client delivers such records again
+// when it finds a log shorter than it was.
+func (p *partition) firstReplacedOffset(records []*kgo.Record) (from int64, found bool) {
+	for _, r := range records {
+		if r.Offset >= p.tracker.base {
+			break
+		}
+		if r.LeaderEpoch < 0 || r.LeaderEpoch > p.epoch {
+			return r.Offset, true
+		}
+	}
+	return 0, false
+}
+
+// resetTo starts a partition again from offset o, because its log was truncated
+// or replaced: what it holds now are new events.
+func (c *conductor) resetTo(p *partition, o int64) *partition {
+	c.log.Error("partition log truncated or replaced, restarting from current log",
+		zap.Stringer("partition", p.topicPartition), zap.Int64("committed", p.tracker.base), zap.Int64("found", o))
+	c.metrics.Truncations.Inc()
+	c.onLost(p)
+	n := c.install(p.topicPartition, newTracker(progress.Progress{Base: o}))
+	n.held, n.resetBelowCommit = true, true
+	return n
+}
+
+// anyLost reports whether a partition of the transaction is no longer held as it
+// was when its outcomes were made: lost, assigned again, or its log replaced. The
+// client's list comes first here too.
+func (c *conductor) anyLost(commits []*partitionCommit) bool {
+	held := c.session.HeldPartitions()
+	for _, q := range commits {
+		tp := q.part.topicPartition
+		if _, ok := held[tp.topic][tp.partition]; !ok || c.parts[tp] != q.part || c.session.Reassigned(tp.topic, tp.partition) {
+			return true
+		}
+	}
+	return false
+}
+
+// refetchCommitted asks the broker what is committed and applies it. An error
+// means that only a new session helps.
+func (c *conductor) refetchCommitted(commits []*partitionCommit) error {
+	parts := make(map[string][]int32)
+	for _, q := range commits {
+		tp := q.part.topicPartition
+		parts[tp.topic] = append(parts[tp.topic], tp.partition)
+	}
+	committed, err := c.session.FetchCommitted(parts)
+	if err != nil {
+		return fmt.Errorf("fetch the committed offsets: %w", err)
+	}
+	for _, o := range committed {
+		p := c.parts[topicPartition{o.Topic, o.Partition}]
+		if p == nil {
+			continue
+		}
+		if err := c.applyCommitted(p, o); err != nil {
+			return fmt.Errorf("%v: %w", p.topicPartition, err)
+		}
+	}
+	return nil
+}
+
+// applyCommitted applies what the broker reports as committed for a partition.
+func (c *conductor) applyCommitted(p *partition, o session.Offset) error {
+	id := c.session.TopicID(o.Topic)
+	if p.resetBelowCommit && o != p.lastCommit || o.Offset < 0 || progress.CommittedForOldTopic(id, o.Metadata) {
+		return nil
+	}
+	done, err := progress.Decode(id, o.Offset, o.Metadata)
+	if err != nil {
+		return err
+	}
+	n, err := p.tracker.applyCommitted(done)
+	if err != nil || n == 0 {
+		return err
+	}
+	var left []outcome
+	for _, out := range p.completed {
+		if p.tracker.isPending(out.rec.Offset) {
+			left = append(left, out)
+		} else {
+			c.count(out)
+		}
+	}
+	p.completed = left
+	return nil
+}

@@ -1,0 +1,73 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"enricher/consumer/session"
+	"enricher/producer"
+)
+
+// fatalError is one that a new session would not fix.
+type fatalError struct{ err error }
+
+func (e *fatalError) Error() string { return e.err.Error() }
+func (e *fatalError) Unwrap() error { return e.err }
+
+// DuplicateInstanceError means that another process with the same instance name
+// started later and took over.
+type DuplicateInstanceError struct {
+	Instance string
+	Err      error // the fence
+}
+
+func (e *DuplicateInstanceError) Error() string {
+	return fmt.Sprintf("another process with instance name %q started later and took over: %v", e.Instance, e.Err)
+}
+
+func (e *DuplicateInstanceError) Unwrap() error { return e.Err }
+
+// NoCommittedOffsetError means that the group has no committed offset for a
+// partition and Config.AutoOffsetReset is None.
+type NoCommittedOffsetError struct {
+	Group     string
+	Topic     string
+	Partition int32
+}
+
+func (e *NoCommittedOffsetError) Error() string {
+	return fmt.Sprintf("group %q has no committed offset for %s[%d]", e.Group, e.Topic, e.Partition)
+}
+
+// explainAuthError names the permission whose lack ended a session. A new session
+// does not get further. The start-up checks need less than these.
+func (c *Consumer) explainAuthError(err error) error {
+	switch {
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		return &fatalError{&producer.NotAuthorizedError{
+			Operations: []string{"Read"}, ResourceType: "group", Resource: c.cfg.Group, Err: err}}
+	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return &fatalError{&producer.NotAuthorizedError{
+			Operations: []string{"Describe", "Write"}, ResourceType: "transactional-id", Resource: session.TransactionalID(c.cfg.Group, c.cfg.Instance), Err: err}}
+	}
+	return err
+}
+
+// classifyFencing makes a fence by a later process with our instance name fatal:
+// this one gives way. A new session overcomes other fences.
+func (c *Consumer) classifyFencing(s *session.Session, fence error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	newer, err := s.NewerInstance(ctx)
+	if err != nil {
+		return errors.Join(fence, fmt.Errorf("look for another process with instance name %q: %w", c.cfg.Instance, err))
+	}
+	if newer {
+		return &fatalError{&DuplicateInstanceError{c.cfg.Instance, fence}}
+	}
+	return fence
+}

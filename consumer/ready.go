@@ -1,0 +1,76 @@
+package consumer
+
+import (
+	"fmt"
+	"time"
+
+	"enricher/fetch/lookup"
+)
+
+// Condition is one reason why an instance is not ready.
+type Condition struct {
+	// Reason is one of the constants below, or the name of a lookup.PauseReason.
+	Reason string
+	// Detail holds the facts in words, without any secret.
+	Detail string
+}
+
+// The reasons that concern Kafka and the process. Those that concern the API are
+// the names of lookup.PauseReasons.
+const (
+	ReasonDraining     = "draining"
+	ReasonKafka        = "kafka"        // there is no session
+	ReasonNotInGroup   = "not_in_group" // no heartbeat was answered lately
+	ReasonIncompatible = "incompatible_partition"
+)
+
+func (c Condition) String() string { return c.Reason + ": " + c.Detail }
+
+// conditions is what Ready reports besides the lease and the breaker.
+type conditions struct {
+	draining     bool
+	session      string      // why there is no session; "" when there is one
+	incompatible []Condition // partitions that are not consumed
+}
+
+func (c *Consumer) setConditions(change func(*conditions)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.conditions)
+}
+
+// setSession sets why there is no session; "": there is one.
+func (c *Consumer) setSession(why string) {
+	c.setConditions(func(s *conditions) { s.session = why })
+}
+
+// Ready returns why this instance is not ready; nothing when it is.
+func (c *Consumer) Ready() []Condition {
+	c.mu.Lock()
+	s := c.conditions
+	c.mu.Unlock()
+	var all []Condition
+	if s.draining {
+		all = append(all, Condition{ReasonDraining, "the process is shutting down"})
+	}
+	switch {
+	case s.session != "":
+		all = append(all, Condition{ReasonKafka, s.session})
+	case !c.membership.Valid(time.Now()):
+		all = append(all, Condition{ReasonNotInGroup,
+			fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused", c.cfg.Group)})
+	}
+	if p := c.scheduler.Status(); p.On {
+		all = append(all, Condition{p.Reason.String(), p.Detail})
+	}
+	return append(all, s.incompatible...)
+}
+
+// Reasons returns every reason that a Condition can have.
+func Reasons() []string {
+	all := []string{ReasonDraining, ReasonKafka, ReasonNotInGroup, ReasonIncompatible}
+	for _, r := range lookup.PauseReasons() {
+		all = append(all, r.String())
+	}
+	return all
+}

@@ -1,0 +1,132 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Offset is a committed offset with its metadata.
+type Offset struct {
+	Topic     string
+	Partition int32
+	Offset    int64 // −1: the group has none
+	Metadata  string
+}
+
+// EachOffset calls fn for every offset of a response, with its error code.
+// Brokers before Kafka 3.0 respond by topic, later ones by group; newer ones
+// name topics by id, which topicName resolves.
+func EachOffset(resp *kmsg.OffsetFetchResponse, topicName func(id [16]byte) string, fn func(o Offset, code int16)) {
+	call := func(topic string, p int32, offset int64, metadata *string, code int16) {
+		o := Offset{Topic: topic, Partition: p, Offset: offset}
+		if metadata != nil {
+			o.Metadata = *metadata
+		}
+		fn(o, code)
+	}
+	for _, g := range resp.Groups {
+		for _, t := range g.Topics {
+			topic := t.Topic
+			if topic == "" {
+				topic = topicName(t.TopicID)
+			}
+			for _, p := range t.Partitions {
+				call(topic, p.Partition, p.Offset, p.Metadata, p.ErrorCode)
+			}
+		}
+	}
+	if len(resp.Groups) > 0 { // the client copies its group's offsets to Topics as well
+		return
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			call(t.Topic, p.Partition, p.Offset, p.Metadata, p.ErrorCode)
+		}
+	}
+}
+
+// EndOffsets returns the end of every partition of the input topics, as a
+// read_committed consumer sees it.
+func (s *Session) EndOffsets(ctx context.Context) (map[string]map[int32]int64, error) {
+	listed, err := kadm.NewClient(s.cl).ListCommittedOffsets(ctx, s.cfg.Topics...)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the end offsets of the input topics: %w", err)
+	}
+	ends := make(map[string]map[int32]int64)
+	listed.Each(func(o kadm.ListedOffset) {
+		if ends[o.Topic] == nil {
+			ends[o.Topic] = make(map[int32]int64)
+		}
+		ends[o.Topic][o.Partition] = o.Offset
+	})
+	return ends, nil
+}
+
+// Timing of FetchCommitted: a broker that is being restarted or a transaction
+// that is being ended takes a few seconds, and the session is over when it takes
+// longer.
+const (
+	fetchCommittedTimeout = 8 * time.Second
+	fetchCommittedPause   = 50 * time.Millisecond
+)
+
+// FetchCommitted returns what the group has committed for the partitions given.
+// It waits for transactions that are being ended and for unavailable brokers.
+func (s *Session) FetchCommitted(parts map[string][]int32) ([]Offset, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), fetchCommittedTimeout)
+	defer cancel()
+	for {
+		got, err := s.fetchCommitted(ctx, parts)
+		if err == nil || ctx.Err() != nil || !kerr.IsRetriable(err) {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(fetchCommittedPause):
+		}
+	}
+}
+
+func (s *Session) fetchCommitted(ctx context.Context, parts map[string][]int32) ([]Offset, error) {
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = true
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = s.cfg.Group
+	req.Group = s.cfg.Group
+	for topic, ps := range parts {
+		t := kmsg.NewOffsetFetchRequestGroupTopic()
+		t.Topic, t.TopicID, t.Partitions = topic, s.topicIDs[topic], ps
+		g.Topics = append(g.Topics, t)
+	}
+	req.Groups = append(req.Groups, g)
+	resp, err := req.RequestWith(ctx, s.cl)
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Groups) != 1 {
+		return nil, fmt.Errorf("requested the offsets of one group, got %d", len(resp.Groups))
+	}
+	if err := kerr.ErrorForCode(resp.Groups[0].ErrorCode); err != nil {
+		return nil, err
+	}
+	var got []Offset
+	EachOffset(resp, s.topicName, func(o Offset, code int16) {
+		if failed := kerr.ErrorForCode(code); failed != nil {
+			err = fmt.Errorf("%s partition %d: %w", o.Topic, o.Partition, failed)
+		}
+		got = append(got, o)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got, nil
+}

@@ -1,0 +1,160 @@
+package producer
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"enricher/schemas"
+)
+
+// maxMessage bounds the message of a dead letter, in bytes.
+const maxMessage = 1024
+
+// DeadLetter returns the record for an event that could not be enriched: key,
+// value and headers of the event unchanged, then the headers of enricher as one
+// block that begins with the reason. For an event too large to be copied it
+// returns DeadLetterWithoutPayload.
+func (b *RecordBuilder) DeadLetter(event *kgo.Record, f *schemas.Failure) *kgo.Record {
+	r := &kgo.Record{Topic: b.DeadLetterTopic, Key: event.Key, Value: event.Value}
+	ours := deadLetterHeaders(event, f)
+	r.Headers = append(append(make([]kgo.RecordHeader, 0, len(event.Headers)+len(ours)), event.Headers...), ours...)
+	if b.Fits(r) {
+		return r
+	}
+	return b.DeadLetterWithoutPayload(event, f)
+}
+
+// DeadLetterWithoutPayload returns a dead-letter record with the position and the
+// size of its event only.
+func (b *RecordBuilder) DeadLetterWithoutPayload(event *kgo.Record, f *schemas.Failure) *kgo.Record {
+	r := &kgo.Record{Topic: b.DeadLetterTopic, Headers: deadLetterHeaders(event, f)}
+	r.Headers = append(r.Headers, number(schemas.HeaderOmittedBytes, int64(PayloadSize(event))))
+	return r
+}
+
+// PayloadSize returns the size of an event's key, value and headers in bytes.
+func PayloadSize(r *kgo.Record) int {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return n
+}
+
+func deadLetterHeaders(event *kgo.Record, f *schemas.Failure) []kgo.RecordHeader {
+	message := cut(f.Message, maxMessage)
+	replays, _ := lastNumber(event.Headers, schemas.HeaderReplays)
+	h := make([]kgo.RecordHeader, 0, 14)
+	h = append(h,
+		header(schemas.HeaderReason, string(f.Reason)),
+		number(schemas.HeaderCode, int64(f.Code)),
+		header(schemas.HeaderMessage, message),
+		number(schemas.HeaderAttempts, int64(f.Attempts)),
+		number(schemas.HeaderReplays, replays),
+		number(schemas.HeaderOriginalTimestamp, OriginalTimestamp(event)),
+	)
+	if f.RequestID != "" {
+		h = append(h, header(schemas.HeaderRequestID, f.RequestID))
+	}
+	if !f.First.IsZero() {
+		h = append(h,
+			number(schemas.HeaderFirstAttempt, f.First.UnixMilli()),
+			number(schemas.HeaderLastAttempt, f.Last.UnixMilli()))
+	}
+	return append(h,
+		header(schemas.HeaderConnectTopic, event.Topic),
+		number(schemas.HeaderConnectPartition, int64(event.Partition)),
+		number(schemas.HeaderConnectOffset, event.Offset),
+		header(schemas.HeaderConnectMessage, message),
+	)
+}
+
+// cut shortens s to at most n bytes of valid UTF-8.
+func cut(s string, n int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// DeadLetter is a dead-letter record that was read back.
+type DeadLetter struct {
+	schemas.Failure
+	// Topic, Partition and Offset are the position of the event.
+	Topic     string
+	Partition int32
+	Offset    int64
+	// OriginalTimestamp is when the event was first produced, in ms since 1970.
+	OriginalTimestamp int64
+	Replays           int // how often it was replayed before
+	// OmittedBytes is the size of an event too large to copy; 0: it is complete.
+	OmittedBytes int64
+	// Key, Value and Headers are those of the event, unchanged.
+	Key, Value []byte
+	Headers    []kgo.RecordHeader
+}
+
+// ParseDeadLetter reads a record of the dead-letter topic; false: enricher did not
+// write it.
+func ParseDeadLetter(r *kgo.Record) (*DeadLetter, bool) {
+	at := -1
+	for i, h := range r.Headers { // the event may itself be a copy of a dead letter: the last block counts
+		if h.Key == schemas.HeaderReason {
+			at = i
+		}
+	}
+	if at < 0 {
+		return nil, false
+	}
+	ours := r.Headers[at:]
+	text := func(key string) string {
+		for _, h := range ours {
+			if h.Key == key {
+				return string(h.Value)
+			}
+		}
+		return ""
+	}
+	num := func(key string) int64 {
+		n, _ := strconv.ParseInt(text(key), 10, 64)
+		return n
+	}
+	when := func(key string) time.Time {
+		if text(key) == "" {
+			return time.Time{}
+		}
+		return time.UnixMilli(num(key))
+	}
+	topic := text(schemas.HeaderConnectTopic)
+	if topic == "" || text(schemas.HeaderConnectOffset) == "" {
+		return nil, false
+	}
+	return &DeadLetter{
+		Failure: schemas.Failure{
+			Reason:    schemas.Reason(text(schemas.HeaderReason)),
+			Code:      int(num(schemas.HeaderCode)),
+			Message:   text(schemas.HeaderMessage),
+			RequestID: text(schemas.HeaderRequestID),
+			Attempts:  int(num(schemas.HeaderAttempts)),
+			First:     when(schemas.HeaderFirstAttempt),
+			Last:      when(schemas.HeaderLastAttempt),
+		},
+		Topic:             topic,
+		Partition:         int32(num(schemas.HeaderConnectPartition)),
+		Offset:            num(schemas.HeaderConnectOffset),
+		OriginalTimestamp: num(schemas.HeaderOriginalTimestamp),
+		Replays:           int(num(schemas.HeaderReplays)),
+		OmittedBytes:      num(schemas.HeaderOmittedBytes),
+		Key:               r.Key,
+		Value:             r.Value,
+		Headers:           r.Headers[:at:at],
+	}, true
+}
