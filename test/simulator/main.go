@@ -36,7 +36,7 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "address of the simulated API")
 	brokers := flag.String("brokers", "127.0.0.1:9092", "brokers to produce to, comma-separated")
 	topic := flag.String("topic", "call-ended", "topic of the events")
-	perSecond := flag.Float64("rate", 150, "events a second")
+	perSecond := flag.Float64("rate", 150, "events per second; 0: serve the API only")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := simulate(ctx, *listen, strings.Split(*brokers, ","), *topic, *perSecond, os.Stdout)
@@ -49,8 +49,8 @@ func main() {
 
 // simulate serves and produces until ctx is done.
 func simulate(ctx context.Context, listen string, brokers []string, topic string, perSecond float64, out io.Writer) error {
-	if perSecond <= 0 {
-		return errors.New("-rate: must be more than 0")
+	if perSecond < 0 {
+		return errors.New("-rate: must not be negative")
 	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -67,9 +67,13 @@ func simulate(ctx context.Context, listen string, brokers []string, topic string
 	server := http.Server{Handler: api, ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	_, _ = fmt.Fprintf(out, "API at http://%v, %v events a second to %s\n", l.Addr(), perSecond, topic)
+	_, _ = fmt.Fprintf(out, "API at http://%v, %v events per second to %s\n", l.Addr(), perSecond, topic)
 
-	err = produce(ctx, api, brokers, topic, perSecond)
+	if perSecond > 0 {
+		err = produce(ctx, api, brokers, topic, perSecond)
+	} else {
+		<-ctx.Done()
+	}
 	err = errors.Join(err, server.Close())
 	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)

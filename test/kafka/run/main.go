@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -30,7 +31,12 @@ func run(nodes int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("Kafka runs; end it with Ctrl-C. Use it with\n  export KAFKA_BROKERS=" + strings.Join(c.Brokers, ","))
+	bin, err := c.Tools()
+	if err != nil {
+		return errors.Join(err, c.Stop())
+	}
+	fmt.Printf("Kafka is running; stop it with Ctrl-C. In the terminals that use it:\n\n"+
+		"export KAFKA_BROKERS=%s\nexport PATH=\"%s:$PATH\"\n", strings.Join(c.Brokers, ","), bin)
 	<-ctx.Done()
 	return c.Stop()
 }
