@@ -23,7 +23,7 @@ func TestChartRefuses(t *testing.T) {
 		"config.instance=one":                         "instance",
 		"config.secret-key-file=/tmp/key":             "secret-key-file",
 		"config.sasl-user=me":                         "kafka.sasl.existingSecret must name a Secret",
-		"config.flood-guard=-1":                       "flood-guard",
+		"config.max-consecutive-dead-letters=-1":      "max-consecutive-dead-letters",
 		"replicas=-1":                                 "replicas",
 		"secretKey.value=5bd2850fff3ecb11d7c805251c5": "value",
 	} {
