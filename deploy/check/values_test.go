@@ -17,7 +17,7 @@ func TestChartRefuses(t *testing.T) {
 		"terminationGracePeriodSeconds=20":            "must be longer than config.drain-timeout (20s)",
 		"config.drain-timeout=1m":                     "must be longer than config.drain-timeout (60s)",
 		"config.drain-timeout=soon":                   "drain-timeout",
-		"config.region=":                              "config.region or config.api-url must be given",
+		"config.region=":                              "set config.region or config.api-url",
 		"config.sdk-app-id=null":                      "sdk-app-id",
 		"config.api-rats=5":                           "api-rats",
 		"config.instance=one":                         "instance",
