@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Everything in deploy/ that can be checked without a container engine and
-# without a cluster. Installs Prometheus if it is not there; Helm comes with the
-# Go module in check/.
+# Checks the contents of deploy/ without Docker or a cluster. Installs Prometheus
+# if it is missing; Helm comes with the Go module in check/.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -22,18 +22,18 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// optional counts what a value set switches on.
+// optional counts the optional objects that were rendered.
 func (o *objects) optional() int {
 	n := 0
-	for _, on := range []bool{o.budget != nil, o.monitor != nil, o.rule != nil, o.board != nil} {
-		if on {
+	for _, rendered := range []bool{o.budget != nil, o.monitor != nil, o.rule != nil, o.board != nil} {
+		if rendered {
 			n++
 		}
 	}
 	return n
 }
 
-func TestChart(t *testing.T) {
+func TestChartRendersValidObjects(t *testing.T) {
 	for set, optional := range map[string]int{"minimal": 1, "longer-drain": 0, "everything": 4} {
 		t.Run(set, func(t *testing.T) {
 			if _, err := helm(t, "lint", "--strict", chart, "--values="+valuesFile(set)); err != nil {
@@ -50,19 +50,20 @@ func TestChart(t *testing.T) {
 				checkRule(t, o.rule)
 			}
 			if o.board != nil && strings.TrimSpace(o.board.Data["enricher.json"]) != strings.TrimSpace(string(read(t, boardFile))) {
-				t.Error("the dashboard is not that of the file")
+				t.Errorf("the dashboard differs from %s", boardFile)
 			}
 		})
 	}
 }
 
-// checkPod holds the pod to what the program needs, and to what it must not have.
+// checkPod checks that the pod has what enricher needs, and no more privileges
+// than that.
 func checkPod(t *testing.T, o *objects) {
 	pod := o.set.Spec.Template.Spec
 	c := pod.Containers[0]
-	all := ptr.Deref(pod.SecurityContext, core.PodSecurityContext{})
-	own := ptr.Deref(c.SecurityContext, core.SecurityContext{})
-	capabilities := ptr.Deref(own.Capabilities, core.Capabilities{})
+	podSecurity := ptr.Deref(pod.SecurityContext, core.PodSecurityContext{})
+	security := ptr.Deref(c.SecurityContext, core.SecurityContext{})
+	capabilities := ptr.Deref(security.Capabilities, core.Capabilities{})
 	env := map[string]core.EnvVar{}
 	for _, e := range c.Env {
 		env[e.Name] = e
@@ -71,13 +72,13 @@ func checkPod(t *testing.T, o *objects) {
 	for _, m := range c.VolumeMounts {
 		mounts[m.Name] = m.ReadOnly && m.SubPath == ""
 	}
-	volumes := 0
+	mounted := 0
 	for _, v := range pod.Volumes {
 		if mounts[v.Name] && (v.Secret != nil || v.ConfigMap != nil && v.ConfigMap.Name == o.config.Name) {
-			volumes++
+			mounted++
 		}
 	}
-	probe := func(p *core.Probe, path string) bool {
+	probes := func(p *core.Probe, path string) bool {
 		return p != nil && p.HTTPGet != nil && p.HTTPGet.Path == path && p.HTTPGet.Port.StrVal == c.Ports[0].Name
 	}
 	grace := time.Duration(ptr.Deref(pod.TerminationGracePeriodSeconds, 30)) * time.Second
@@ -88,97 +89,98 @@ func checkPod(t *testing.T, o *objects) {
 			t.Error(err)
 		}
 	}
-	for what, ok := range map[string]bool{
-		"pods start and end side by side":      o.set.Spec.PodManagementPolicy == apps.ParallelPodManagement,
-		"one container":                        len(pod.Containers) == 1 && len(pod.InitContainers) == 0,
-		"the instance is the pod's name":       env["ENRICHER_INSTANCE"].ValueFrom != nil && env["ENRICHER_INSTANCE"].ValueFrom.FieldRef.FieldPath == "metadata.name",
-		"the admin address is reachable":       env["ENRICHER_ADMIN_ADDR"].Value == fmt.Sprintf(":%d", c.Ports[0].ContainerPort),
-		"liveness":                             probe(c.LivenessProbe, "/livez"),
-		"readiness":                            probe(c.ReadinessProbe, "/readyz"),
-		"time to drain":                        grace > drain,
-		"no service links":                     !ptr.Deref(pod.EnableServiceLinks, true),
-		"no token":                             !ptr.Deref(pod.AutomountServiceAccountToken, true) && !ptr.Deref(o.account.AutomountServiceAccountToken, true) && pod.ServiceAccountName == o.account.Name,
-		"not root":                             ptr.Deref(all.RunAsNonRoot, false) && ptr.Deref(all.RunAsUser, 0) > 0,
-		"seccomp":                              ptr.Deref(all.SeccompProfile, core.SeccompProfile{}).Type == core.SeccompProfileTypeRuntimeDefault,
-		"read-only root":                       ptr.Deref(own.ReadOnlyRootFilesystem, false),
-		"no escalation":                        !ptr.Deref(own.AllowPrivilegeEscalation, true),
-		"no capabilities":                      slices.Equal(capabilities.Drop, []core.Capability{"ALL"}) && len(capabilities.Add) == 0,
-		"memory is limited, the CPU is not":    !c.Resources.Limits.Memory().IsZero() && c.Resources.Limits.Cpu().IsZero(),
-		"resources are requested":              !c.Resources.Requests.Memory().IsZero() && !c.Resources.Requests.Cpu().IsZero(),
-		"volumes are mounted whole, read-only": volumes == len(pod.Volumes) && volumes == len(c.VolumeMounts),
+	for requirement, ok := range map[string]bool{
+		"pods start and stop in parallel":                    o.set.Spec.PodManagementPolicy == apps.ParallelPodManagement,
+		"the pod has one container":                          len(pod.Containers) == 1 && len(pod.InitContainers) == 0,
+		"the instance has the name of the pod":               env["ENRICHER_INSTANCE"].ValueFrom != nil && env["ENRICHER_INSTANCE"].ValueFrom.FieldRef.FieldPath == "metadata.name",
+		"the admin address is the container's port":          env["ENRICHER_ADMIN_ADDR"].Value == fmt.Sprintf(":%d", c.Ports[0].ContainerPort),
+		"the liveness probe requests /livez":                 probes(c.LivenessProbe, "/livez"),
+		"the readiness probe requests /readyz":               probes(c.ReadinessProbe, "/readyz"),
+		"the grace period is longer than the drain":          grace > drain,
+		"service links are disabled":                         !ptr.Deref(pod.EnableServiceLinks, true),
+		"no service account token is mounted":                !ptr.Deref(pod.AutomountServiceAccountToken, true) && !ptr.Deref(o.account.AutomountServiceAccountToken, true) && pod.ServiceAccountName == o.account.Name,
+		"the user is not root":                               ptr.Deref(podSecurity.RunAsNonRoot, false) && ptr.Deref(podSecurity.RunAsUser, 0) > 0,
+		"the default seccomp profile applies":                ptr.Deref(podSecurity.SeccompProfile, core.SeccompProfile{}).Type == core.SeccompProfileTypeRuntimeDefault,
+		"the root file system is read-only":                  ptr.Deref(security.ReadOnlyRootFilesystem, false),
+		"privilege escalation is disabled":                   !ptr.Deref(security.AllowPrivilegeEscalation, true),
+		"all capabilities are dropped":                       slices.Equal(capabilities.Drop, []core.Capability{"ALL"}) && len(capabilities.Add) == 0,
+		"memory is limited and the CPU is not":               !c.Resources.Limits.Memory().IsZero() && c.Resources.Limits.Cpu().IsZero(),
+		"memory and CPU are requested":                       !c.Resources.Requests.Memory().IsZero() && !c.Resources.Requests.Cpu().IsZero(),
+		"all volumes are mounted read-only, without subPath": mounted == len(pod.Volumes) && mounted == len(c.VolumeMounts),
 	} {
 		if !ok {
-			t.Errorf("missing: %s", what)
+			t.Errorf("not true: %s", requirement)
 		}
 	}
 }
 
-// checkSelectors makes sure that objects which speak of one another mean one
-// another.
+// checkSelectors checks that selectors and references match the objects they are
+// meant for.
 func checkSelectors(t *testing.T, o *objects) {
 	pod := labels.Set(o.set.Spec.Template.Labels)
-	selects := func(who string, s *meta.LabelSelector, set labels.Set) {
+	selects := func(kind string, s *meta.LabelSelector, set labels.Set) {
 		t.Helper()
 		selector, err := meta.LabelSelectorAsSelector(s)
 		if err != nil || selector.Empty() || !selector.Matches(set) {
-			t.Errorf("%s selects %v, not %v: %v", who, selector, set, err)
+			t.Errorf("%s selects %v, which does not match %v: %v", kind, selector, set, err)
 		}
 	}
 	selects("StatefulSet", o.set.Spec.Selector, pod)
 	selects("Service", &meta.LabelSelector{MatchLabels: o.service.Spec.Selector}, pod)
 	if o.set.Spec.ServiceName != o.service.Name || o.service.Spec.ClusterIP != core.ClusterIPNone || !o.service.Spec.PublishNotReadyAddresses {
-		t.Errorf("Service %s is not the headless one of the StatefulSet, with pods that are not ready", o.service.Name)
+		t.Errorf("Service %s is not the StatefulSet's, not headless, or leaves out pods that are not ready", o.service.Name)
 	}
 	if port := o.service.Spec.Ports[0]; port.TargetPort.StrVal != o.set.Spec.Template.Spec.Containers[0].Ports[0].Name {
-		t.Errorf("Service port %v is not the container's", port)
+		t.Errorf("Service port %v does not target the container's port", port)
 	}
 	if o.budget != nil {
 		selects("PodDisruptionBudget", o.budget.Spec.Selector, pod)
 		if p := o.budget.Spec.UnhealthyPodEvictionPolicy; p == nil || *p != policy.AlwaysAllow {
-			t.Errorf("pods that are not ready may not be evicted: %v", p)
+			t.Errorf("the PodDisruptionBudget protects pods that are not ready: %v", p)
 		}
 	}
 	if o.monitor != nil {
 		selects("ServiceMonitor", &o.monitor.Spec.Selector, o.service.Labels)
 		if o.monitor.Spec.Endpoints[0].Port != o.service.Spec.Ports[0].Name {
-			t.Errorf("ServiceMonitor scrapes port %q", o.monitor.Spec.Endpoints[0].Port)
+			t.Errorf("ServiceMonitor scrapes port %q, which the Service does not have", o.monitor.Spec.Endpoints[0].Port)
 		}
 	}
 }
 
-// checkConfig has the program read the rendered file. Only the files of secrets
-// are others, and what stops it is the last flag that it looks at.
+// checkConfig runs enricher with the rendered configuration file. Flags replace
+// the paths of the secrets, and an invalid --admin-addr, the last flag that
+// enricher validates, makes it exit.
 func checkConfig(t *testing.T, o *objects) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "enricher.yaml")
 	text := o.config.Data["enricher.yaml"]
 	args := []string{"run", "--config=" + file, "--admin-addr=nonsense"}
-	secrets := map[string]string{"secret-key-file": "secret-key", "sasl-password-file": "sasl", "tls-ca": "tls", "tls-cert": "tls", "tls-key": "tls"}
-	pair := certificate(t, dir)
+	volumes := map[string]string{"secret-key-file": "secret-key", "sasl-password-file": "sasl", "tls-ca": "tls", "tls-cert": "tls", "tls-key": "tls"}
+	secrets := writeSecrets(t, dir)
 	var config map[string]any
 	if err := sigsyaml.Unmarshal([]byte(text), &config); err != nil {
 		t.Fatal(err)
 	}
-	for flag, volume := range secrets {
+	for flag, volume := range volumes {
 		path, ok := config[flag].(string)
 		if !ok {
 			continue
 		}
-		args = append(args, "--"+flag+"="+pair[flag])
+		args = append(args, "--"+flag+"="+secrets[flag])
 		mount := slices.IndexFunc(o.set.Spec.Template.Spec.Containers[0].VolumeMounts, func(m core.VolumeMount) bool {
 			return m.Name == volume && m.MountPath == filepath.Dir(path)
 		})
 		if mount < 0 {
-			t.Errorf("%s is %s, where nothing is mounted", flag, path)
+			t.Errorf("%s is %s, but volume %s is not mounted there", flag, path, volume)
 		}
 	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	complains(t, exec.Command(program(t, "enricher"), args...), 1, "--admin-addr: listen tcp: address nonsense")
+	failsWith(t, exec.Command(program(t, "enricher"), args...), 1, "--admin-addr: listen tcp: address nonsense")
 }
 
-// checkRule compares the rules with the file's.
+// checkRule checks that the PrometheusRule holds the rules of alertsFile.
 func checkRule(t *testing.T, rule *monitoring.PrometheusRule) {
 	text := strings.ReplaceAll(string(read(t, alertsFile)), "docs/runbook.md#", "https://example.com/docs/runbook.md#")
 	var want monitoring.PrometheusRuleSpec
@@ -186,6 +188,6 @@ func checkRule(t *testing.T, rule *monitoring.PrometheusRule) {
 		t.Fatal(err)
 	}
 	if len(want.Groups) == 0 || !reflect.DeepEqual(rule.Spec, want) {
-		t.Error("the rules are not those of the file")
+		t.Errorf("the rules differ from %s", alertsFile)
 	}
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
-// compose loads a compose file as Docker does: checked against the published
-// schema, and for consistency.
-func compose(ctx context.Context, file string) (*types.Project, error) {
+// loadCompose loads a compose file as Docker does: it checks the file against the
+// published schema, and its consistency.
+func loadCompose(ctx context.Context, file string) (*types.Project, error) {
 	options, err := cli.NewProjectOptions([]string{file}, cli.WithConsistency(true), cli.WithNormalization(true), cli.WithResolvedPaths(true))
 	if err != nil {
 		return nil, err
@@ -26,8 +26,8 @@ func compose(ctx context.Context, file string) (*types.Project, error) {
 	return options.LoadProject(ctx)
 }
 
-func TestCompose(t *testing.T) {
-	project, err := compose(t.Context(), deploy+"/compose.yaml")
+func TestComposeFileIsValid(t *testing.T) {
+	project, err := loadCompose(t.Context(), deploy+"/compose.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestCompose(t *testing.T) {
 	for name, s := range project.Services {
 		for _, v := range s.Volumes {
 			if _, err := os.Stat(v.Source); err != nil {
-				t.Errorf("%s mounts what is not there: %v", name, err)
+				t.Errorf("%s: the source of a volume is missing: %v", name, err)
 			}
 		}
 		for _, p := range s.Ports {
@@ -52,39 +52,39 @@ func TestCompose(t *testing.T) {
 		}
 		if s.Build == nil {
 			if _, tag, _ := strings.Cut(s.Image, ":"); tag == "" || tag == "latest" {
-				t.Errorf("%s: image %q without a version", name, s.Image)
+				t.Errorf("%s: image %q has no version", name, s.Image)
 			}
 			continue
 		}
-		if !same(t, s.Build.Context, root) || !same(t, filepath.Join(s.Build.Context, s.Build.Dockerfile), deploy+"/Dockerfile") {
+		if !sameFile(t, s.Build.Context, root) || !sameFile(t, filepath.Join(s.Build.Context, s.Build.Dockerfile), deploy+"/Dockerfile") {
 			t.Errorf("%s: built from %s with %s", name, s.Build.Context, s.Build.Dockerfile)
 		}
 		if _, ok := instructions.HasStage(all, s.Build.Target); !ok {
 			t.Errorf("%s: the Dockerfile has no target %q", name, s.Build.Target)
 		}
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) {
-			t.Errorf("%s: its root can be written to, or it has capabilities", name)
+			t.Errorf("%s: the root file system is writable, or the container has capabilities", name)
 		}
 	}
 
-	// The programs accept what they are given: each is stopped by one wrong flag,
-	// the enricher by the last one that it looks at.
+	// Each program accepts its configuration except for one invalid flag that is
+	// added here. For enricher it is the last flag that it validates.
 	enricher := project.Services["enricher"]
 	cmd := exec.Command(program(t, "enricher"), "run", "--admin-addr=nonsense")
 	for k, v := range enricher.Environment {
 		cmd.Env = append(cmd.Env, k+"="+*v)
 	}
-	complains(t, cmd, 1, "--admin-addr: listen tcp: address nonsense")
+	failsWith(t, cmd, 1, "--admin-addr: listen tcp: address nonsense")
 	cmd = exec.Command(program(t, "simulator"), append(slices.Clone([]string(project.Services["simulator"].Command)), "-rate=nonsense")...)
-	complains(t, cmd, 2, `invalid value "nonsense" for flag -rate`)
+	failsWith(t, cmd, 2, `invalid value "nonsense" for flag -rate`)
 
 	if grace := time.Duration(*enricher.StopGracePeriod); grace <= drainTimeout(t) {
 		t.Errorf("stop_grace_period %v is not longer than the default of --drain-timeout", grace)
 	}
 }
 
-// The loader is strict: what it does not know fails.
-func TestComposeIsChecked(t *testing.T) {
+// The check of the compose file is useless unless the loader rejects mistakes.
+func TestComposeLoaderRejectsMistakes(t *testing.T) {
 	text := read(t, deploy+"/compose.yaml")
 	for old, bad := range map[string]string{
 		"read_only: true":        "readonly: true",
@@ -95,18 +95,18 @@ func TestComposeIsChecked(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "compose.yaml")
 		changed := strings.ReplaceAll(string(text), old, bad)
 		if changed == string(text) {
-			t.Fatalf("%q is not in the file", old)
+			t.Fatalf("%q is not in compose.yaml", old)
 		}
 		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := compose(t.Context(), file); err == nil {
-			t.Errorf("%q passed", bad)
+		if _, err := loadCompose(t.Context(), file); err == nil {
+			t.Errorf("%q was accepted", bad)
 		}
 	}
 }
 
-func same(t *testing.T, a, b string) bool {
+func sameFile(t *testing.T, a, b string) bool {
 	t.Helper()
 	x, err := os.Stat(a)
 	if err != nil {
@@ -119,18 +119,18 @@ func same(t *testing.T, a, b string) bool {
 	return os.SameFile(x, y)
 }
 
-// complains runs a command that must fail with this exit code, and say this
-// before anything else.
-func complains(t *testing.T, cmd *exec.Cmd, code int, what string) {
+// failsWith runs a command and checks that it fails with the exit code, and that
+// the first line of its output contains the message.
+func failsWith(t *testing.T, cmd *exec.Cmd, code int, message string) {
 	t.Helper()
 	out, err := cmd.CombinedOutput()
 	first, _, _ := strings.Cut(string(out), "\n")
-	if cmd.ProcessState.ExitCode() != code || !strings.Contains(first, what) {
-		t.Errorf("%v: %v, want exit code %d and %q first:\n%s", cmd, err, code, what, out)
+	if cmd.ProcessState.ExitCode() != code || !strings.Contains(first, message) {
+		t.Errorf("%v: %v, want exit code %d and %q in the first line:\n%s", cmd, err, code, message, out)
 	}
 }
 
-// drainTimeout is the flag's default.
+// drainTimeout returns the default of --drain-timeout.
 func drainTimeout(t *testing.T) time.Duration {
 	t.Helper()
 	help, errs, err := output(t.Context(), program(t, "enricher"), "run", "--help")

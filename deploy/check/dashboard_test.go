@@ -9,7 +9,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// board is what the checks need of a Grafana dashboard.
+// board has the parts of a Grafana dashboard that the tests use.
 type board struct {
 	Panels []struct {
 		ID                       int
@@ -40,7 +40,7 @@ func readBoard(t *testing.T) *board {
 	return b
 }
 
-// queries are those of all panels.
+// queries returns the queries of all panels.
 func (b *board) queries() []target {
 	var all []target
 	for _, p := range b.Panels {
@@ -52,8 +52,9 @@ func (b *board) queries() []target {
 	return all
 }
 
-// fill puts values for the variables, as Grafana does when all are chosen.
-func (b *board) fill(expr string) string {
+// expand replaces the variables as Grafana does when all jobs and instances are
+// selected.
+func (b *board) expand(expr string) string {
 	for _, v := range b.Templating.List {
 		expr = strings.ReplaceAll(expr, "$"+v.Name, ".*")
 	}
@@ -62,7 +63,8 @@ func (b *board) fill(expr string) string {
 
 var labelValues = regexp.MustCompile(`^label_values\((.+), \w+\)$`)
 
-// variableSelectors are the series that the variables are filled from.
+// variableSelectors returns the series from which Grafana gets the values of the
+// variables.
 func (b *board) variableSelectors() []string {
 	var all []string
 	for _, v := range b.Templating.List {
@@ -73,21 +75,21 @@ func (b *board) variableSelectors() []string {
 	return all
 }
 
-// Panels say what they show, in units, and do not lie upon one another; queries
-// can be parsed and filtered.
-func TestDashboard(t *testing.T) {
+// Every panel has a title, a description, a unit and a query, and overlaps no
+// other. Every query is valid and is filtered by job and instance.
+func TestDashboardPanelsAndQueries(t *testing.T) {
 	b := readBoard(t)
 	taken := map[[2]int]string{}
 	ids := map[int]bool{}
 	for _, p := range b.Panels {
 		if ids[p.ID] || p.ID == 0 {
-			t.Errorf("panel %q: id %d is used twice", p.Title, p.ID)
+			t.Errorf("panel %q: id %d is 0 or used twice", p.Title, p.ID)
 		}
 		ids[p.ID] = true
 		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
 			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
 				if other, ok := taken[[2]int{x, y}]; ok || x >= 24 {
-					t.Fatalf("panel %q lies upon %q or beyond the edge", p.Title, other)
+					t.Fatalf("panel %q overlaps %q or is too wide", p.Title, other)
 				}
 				taken[[2]int{x, y}] = p.Title
 			}
@@ -103,15 +105,15 @@ func TestDashboard(t *testing.T) {
 		t.Errorf("%d queries, %d annotations, %d variables", len(b.queries()), len(b.Annotations.List), len(b.variableSelectors()))
 	}
 	for _, q := range append(b.queries(), b.Annotations.List...) {
-		for _, s := range selectors(t, b.fill(q.Expr)) {
+		for _, s := range selectors(t, b.expand(q.Expr)) {
 			if !strings.Contains(s, `job=~".*",instance=~".*"`) {
-				t.Errorf("panel %q: %s cannot be filtered by job and instance", q.panel, s)
+				t.Errorf("panel %q: %s is not filtered by job and instance", q.panel, s)
 			}
 		}
 	}
 }
 
-// rule is an alert.
+// rule is an alert rule.
 type rule struct {
 	Alert, Expr string
 	Labels      map[string]string
@@ -131,8 +133,9 @@ func readRules(t *testing.T) []rule {
 	return all
 }
 
-// Every alert tells what to do, and is tested to fire and not to fire.
-func TestAlerts(t *testing.T) {
+// Every alert refers to its section of the runbook, and alerts_test.yaml tests that
+// it fires and that it does not.
+func TestAlertsAreDocumentedAndTested(t *testing.T) {
 	var tests struct {
 		Tests []struct {
 			Cases []struct {
@@ -153,11 +156,11 @@ func TestAlerts(t *testing.T) {
 	}
 	for _, r := range readRules(t) {
 		if !fires[r.Alert] || !silent[r.Alert] {
-			t.Errorf("%s: tested to fire: %v, not to fire: %v", r.Alert, fires[r.Alert], silent[r.Alert])
+			t.Errorf("%s: tested to fire: %v, tested not to fire: %v", r.Alert, fires[r.Alert], silent[r.Alert])
 		}
 		a := r.Annotations
 		if a["summary"] == "" || a["description"] == "" || a["runbook"] != "docs/runbook.md#"+strings.ToLower(r.Alert) {
-			t.Errorf("%s lacks a summary, a description or its place in the runbook: %v", r.Alert, a)
+			t.Errorf("%s lacks a summary, a description or the anchor of its section in the runbook: %v", r.Alert, a)
 		}
 		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
 			t.Errorf("%s: severity %q", r.Alert, s)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Where things are, from this folder.
+// Paths from the directory of this package.
 const (
 	root       = "../.."
 	deploy     = ".."
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// binaries are the programs that go into images, built as the Dockerfile does.
+// binaries builds the programs as the Dockerfile does, and returns their directory.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := buildDir()
 	if err != nil {
@@ -38,7 +38,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, buildAsImage(dir)
 })
 
-// program is the path of one of them.
+// program returns the path of one of the binaries.
 func program(t *testing.T, name string) string {
 	t.Helper()
 	dir, err := binaries()
@@ -48,7 +48,7 @@ func program(t *testing.T, name string) string {
 	return filepath.Join(dir, name)
 }
 
-// output runs a command to its end.
+// output runs a command and returns its output.
 func output(ctx context.Context, name string, args ...string) (stdout, stderr string, err error) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)

@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// helmPath is the Helm that go.mod pins.
+// helmPath returns the path of Helm, in the version that go.mod pins.
 var helmPath = sync.OnceValues(func() (string, error) {
 	out, errs, err := output(context.Background(), "go", "tool", "-n", "helm")
 	if err != nil {
@@ -30,8 +30,8 @@ var helmPath = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(out), nil
 })
 
-// helm runs it on the chart. The version that it thinks a cluster has is that
-// of the API types here.
+// helm runs Helm and returns its output. --kube-version is the version of the
+// Kubernetes API types in go.mod.
 func helm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	path, err := helmPath()
@@ -45,7 +45,7 @@ func helm(t *testing.T, args ...string) (string, error) {
 	return out, nil
 }
 
-// objects is everything that a chart renders.
+// objects are the Kubernetes objects that the chart renders.
 type objects struct {
 	config   core.ConfigMap
 	service  core.Service
@@ -58,7 +58,8 @@ type objects struct {
 	rendered int
 }
 
-// decode reads documents as the API server does with strict field validation.
+// decode decodes YAML documents as the API server does with strict field
+// validation.
 func decode(docs string) ([]runtime.Object, error) {
 	s := runtime.NewScheme()
 	if err := errors.Join(scheme.AddToScheme(s), monitoring.AddToScheme(s)); err != nil {
@@ -86,7 +87,7 @@ func decode(docs string) ([]runtime.Object, error) {
 	}
 }
 
-// render templates the chart with one of its value sets.
+// render renders the chart with one of the value sets in ci/.
 func render(t *testing.T, set string, args ...string) *objects {
 	t.Helper()
 	out, err := helm(t, append([]string{"template", "calls", chart, "--namespace=ns", "--values=" + valuesFile(set)}, args...)...)
@@ -119,7 +120,7 @@ func render(t *testing.T, set string, args ...string) *objects {
 		case *monitoring.PrometheusRule:
 			o.rule = d
 		default:
-			t.Errorf("the chart renders a %T", d) // a Secret, above all
+			t.Errorf("the chart renders an unexpected %T", d) // in particular, it must not render a Secret
 		}
 	}
 	return o
@@ -127,8 +128,8 @@ func render(t *testing.T, set string, args ...string) *objects {
 
 func valuesFile(set string) string { return chart + "/ci/" + set + "-values.yaml" }
 
-// Decoding is strict: what Kubernetes does not know fails.
-func TestDecodeIsStrict(t *testing.T) {
+// The checks of the chart are useless unless decode rejects mistakes.
+func TestDecodeRejectsMistakes(t *testing.T) {
 	for _, doc := range []string{
 		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {publishNotReady: true}\n",
 		"apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: a}\nspec: {maxUnavailable: 1, maxUnavailable: 2}\n",
@@ -136,7 +137,7 @@ func TestDecodeIsStrict(t *testing.T) {
 		"apiVersion: apps/v2\nkind: StatefulSet\nmetadata: {name: a}\n",
 	} {
 		if _, err := decode(doc); err == nil {
-			t.Errorf("passed:\n%s", doc)
+			t.Errorf("accepted:\n%s", doc)
 		}
 	}
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// stages parses the Dockerfile as BuildKit does, with all its lint rules.
+// stages parses the Dockerfile as BuildKit does, and reports the findings of all
+// its lint rules as an error.
 func stages() ([]instructions.Stage, error) {
 	text, err := os.ReadFile(deploy + "/Dockerfile")
 	if err != nil {
@@ -36,7 +37,7 @@ func stages() ([]instructions.Stage, error) {
 	return all, errors.Join(append(warnings, err)...)
 }
 
-// commands are those of one kind in a stage.
+// commands returns the commands of type T in a stage.
 func commands[T any](s instructions.Stage) []T {
 	var all []T
 	for _, c := range s.Commands {
@@ -47,7 +48,8 @@ func commands[T any](s instructions.Stage) []T {
 	return all
 }
 
-// buildAsImage runs the Dockerfile's own build command, with dir for /out/.
+// buildAsImage runs the build command of the Dockerfile, with dir in place of
+// /out/.
 func buildAsImage(dir string) error {
 	all, err := stages()
 	if err != nil {
@@ -69,25 +71,25 @@ func buildAsImage(dir string) error {
 		}
 		return nil
 	}
-	return errors.New("the Dockerfile builds nothing")
+	return errors.New("the Dockerfile has no build command")
 }
 
-// Both images hold one static program that runs as nobody in particular.
-func TestImages(t *testing.T) {
+// Each image holds one static program, which runs as a user other than root.
+func TestImagesHoldOneStaticProgram(t *testing.T) {
 	all, err := stages()
 	if err != nil {
 		t.Fatal(err)
 	}
 	goVersion := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(read(t, root+"/go.mod"))[1]
 	if want := fmt.Sprintf("golang:%s-bookworm", goVersion); all[0].BaseName != want {
-		t.Errorf("built with %s, want %s as go.mod", all[0].BaseName, want)
+		t.Errorf("built with %s, want %s as in go.mod", all[0].BaseName, want)
 	}
 	numeric := regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`)
 	var names []string
 	for _, s := range all[1:] {
 		names = append(names, s.Name)
 		if s.BaseName != "scratch" {
-			t.Errorf("%s: made from %s; expected an empty image", s.Name, s.BaseName)
+			t.Errorf("%s: based on %s, want an empty image", s.Name, s.BaseName)
 		}
 		users := commands[*instructions.UserCommand](s)
 		if len(users) != 1 || !numeric.MatchString(users[0].User) {
@@ -95,29 +97,29 @@ func TestImages(t *testing.T) {
 		}
 		entry := commands[*instructions.EntrypointCommand](s)
 		if len(entry) != 1 || entry[0].PrependShell || !slices.Equal(entry[0].CmdLine, []string{"/" + s.Name}) {
-			t.Errorf("%s: the entry point is not the program, or needs a shell", s.Name)
+			t.Errorf("%s: the entry point is not the program, or runs in a shell", s.Name)
 		}
 		for _, copied := range commands[*instructions.CopyCommand](s) {
 			if from, ok := strings.CutPrefix(copied.SourcePaths[0], "/out/"); ok && from != s.Name {
-				t.Errorf("%s: copies %s", s.Name, from)
+				t.Errorf("%s: also contains %s", s.Name, from)
 			}
 		}
-		isStatic(t, program(t, s.Name))
+		checkStatic(t, program(t, s.Name))
 	}
 	if !slices.Equal(names, []string{"simulator", "enricher"}) {
-		t.Fatalf("stages %v; the last one is what a build without a target makes", names)
+		t.Fatalf("stages %v, want enricher last, because a build without a target uses the last one", names)
 	}
 	health := commands[*instructions.HealthCheckCommand](all[2])
 	if len(health) != 1 || !slices.Equal(health[0].Health.Test, []string{"CMD", "/enricher", "health"}) {
-		t.Errorf("the health check is not the program's own")
+		t.Errorf("the health check does not run enricher health")
 	}
 	if out, errs, err := output(t.Context(), program(t, "enricher"), "version"); err != nil || !strings.HasPrefix(out, "enricher ") {
 		t.Errorf("version: %v %s%s", err, out, errs)
 	}
 }
 
-// isStatic fails if the program needs an interpreter or a library.
-func isStatic(t *testing.T, path string) {
+// checkStatic checks that the program needs no dynamic loader and no libraries.
+func checkStatic(t *testing.T, path string) {
 	t.Helper()
 	f, err := elf.Open(path)
 	if err != nil {
@@ -126,16 +128,17 @@ func isStatic(t *testing.T, path string) {
 	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			t.Errorf("%s: not static: it has an interpreter", path)
+			t.Errorf("%s is not static: it needs a dynamic loader", path)
 		}
 	}
 	if libs, err := f.ImportedLibraries(); err == nil && len(libs) > 0 {
-		t.Errorf("%s: not static: it needs %v", path, libs)
+		t.Errorf("%s is not static: it needs %v", path, libs)
 	}
 }
 
-// What the build copies is what .dockerignore lets through.
-func TestDockerignore(t *testing.T) {
+// The build context contains the directories of all packages that go into the
+// images.
+func TestDockerignoreKeepsSources(t *testing.T) {
 	var kept []string
 	for line := range strings.Lines(string(read(t, root+"/.dockerignore"))) {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "!"); ok {
@@ -154,7 +157,7 @@ func TestDockerignore(t *testing.T) {
 	for dir := range strings.Lines(out) {
 		folder, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(dir), strings.TrimSpace(top)+"/"), "/")
 		if !slices.Contains(kept, folder) {
-			t.Errorf("the build needs %s, which .dockerignore keeps out", folder)
+			t.Errorf("the build needs %s, which .dockerignore excludes", folder)
 		}
 	}
 }

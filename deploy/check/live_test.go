@@ -25,23 +25,23 @@ import (
 )
 
 const (
-	// scrapes to wait for, one a second: so many that the rates of the
-	// dashboard, over rateInterval, have something to go by.
+	// scrapes is the number of scrapes to wait for, at one per second. They cover
+	// rateInterval twice, so that the rates of the dashboard have enough samples.
 	scrapes      = 20
 	rateInterval = "10s"
 )
 
-// TestLive has a real Prometheus scrape a running demo. Every query of the
-// dashboard returns data, every series that an alert looks at is there, with
-// its labels, every rule is evaluated without an error, and no alert fires.
-func TestLive(t *testing.T) {
+// A real Prometheus scrapes a running demo. Every query of the dashboard returns
+// data, every series in the expression of an alert exists with its labels, every
+// rule is evaluated without an error, and no alert fires.
+func TestDashboardAndAlertsOnDemo(t *testing.T) {
 	target := startDemo(t)
 	p := startPrometheus(t, target)
 	p.await(t, fmt.Sprintf("sum(count_over_time(enricher_ready[5m])) >= %d", scrapes))
 
 	b := readBoard(t)
 	for _, q := range b.queries() {
-		expr := b.fill(q.Expr)
+		expr := b.expand(q.Expr)
 		switch series, err := p.query(t.Context(), expr); {
 		case err != nil:
 			t.Errorf("panel %q: %v", q.panel, err)
@@ -49,23 +49,23 @@ func TestLive(t *testing.T) {
 			t.Errorf("panel %q: %s returns no data: %v", q.panel, expr, series)
 		}
 	}
-	for _, name := range b.variableSelectors() {
-		if series, err := p.query(t.Context(), b.fill(name)); err != nil || len(series) == 0 {
-			t.Errorf("variable of the dashboard: %s: %v %v", name, series, err)
+	for _, selector := range b.variableSelectors() {
+		if series, err := p.query(t.Context(), b.expand(selector)); err != nil || len(series) == 0 {
+			t.Errorf("variable of the dashboard: %s returns no series: %v", selector, err)
 		}
 	}
 	for _, r := range readRules(t) {
 		for _, selector := range selectors(t, r.Expr) {
 			if series, err := p.query(t.Context(), selector); err != nil || len(series) == 0 {
-				t.Errorf("%s looks at %s, which the program does not expose: %v", r.Alert, selector, err)
+				t.Errorf("%s uses %s, which the demo does not expose: %v", r.Alert, selector, err)
 			}
 		}
 	}
-	p.rules(t)
+	p.checkRules(t)
 }
 
-// startDemo starts the demo, with events for longer than the test takes, and
-// returns the address of its metrics.
+// startDemo starts the demo, with enough events to outlast the test, and returns
+// the address of its metrics.
 func startDemo(t *testing.T) string {
 	t.Helper()
 	cmd := exec.Command(program(t, "enricher"), "demo", "--events=100000", "--rate=250", "--admin-addr=127.0.0.1:0")
@@ -77,15 +77,15 @@ func startDemo(t *testing.T) string {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if m := regexp.MustCompile(`^instance a: http://(.+)/metrics$`).FindStringSubmatch(lines.Text()); m != nil {
-			go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the demo
+			go func() { _, _ = io.Copy(io.Discard, out) }() // returns when the demo exits
 			return m[1]
 		}
 	}
-	t.Fatalf("the demo does not say where its metrics are: %v", lines.Err())
+	t.Fatalf("the demo does not print the address of its metrics: %v", lines.Err())
 	return ""
 }
 
-// start starts a command, which ends with the test.
+// start starts a command and stops it when the test ends.
 func start(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if err := cmd.Start(); err != nil {
@@ -93,7 +93,7 @@ func start(t *testing.T, cmd *exec.Cmd) {
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGINT)
-		_ = cmd.Wait() // an interrupted demo fails
+		_ = cmd.Wait() // the demo returns an error when it is interrupted
 	})
 }
 
@@ -125,17 +125,17 @@ scrape_configs:
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	if err := l.Close(); err != nil { // Prometheus does not tell which free port it took
+	if err := l.Close(); err != nil { // with port 0, Prometheus does not report which port it uses
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path, "--config.file="+filepath.Join(dir, "prometheus.yaml"), "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+addr, "--log.level=warn")
 	cmd.Stderr = t.Output()
 	start(t, cmd)
-	return &server{"http://" + addr}
+	return &server{url: "http://" + addr}
 }
 
-// get reads what the API says.
+// get requests a path of the API and decodes the data of the response.
 func (s *server) get(ctx context.Context, path string, data any) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -148,23 +148,23 @@ func (s *server) get(ctx context.Context, path string, data any) error {
 		return err
 	}
 	defer resp.Body.Close()
-	var answer struct {
+	var body struct {
 		Status, Error string
 		Data          json.RawMessage
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 		return fmt.Errorf("%s: %w", resp.Status, err)
 	}
-	if answer.Status != "success" {
-		return fmt.Errorf("%s: %s", resp.Status, answer.Error)
+	if body.Status != "success" {
+		return fmt.Errorf("%s: %s", resp.Status, body.Error)
 	}
-	return json.Unmarshal(answer.Data, data)
+	return json.Unmarshal(body.Data, data)
 }
 
-// sample is one series of an answer.
+// sample is one series of a query result.
 type sample struct {
 	Metric map[string]string
-	Value  [2]any // time, text of the value
+	Value  [2]any // time, and the value as a string
 }
 
 func (s *server) query(ctx context.Context, expr string) ([]sample, error) {
@@ -173,8 +173,8 @@ func (s *server) query(ctx context.Context, expr string) ([]sample, error) {
 	return data.Result, err
 }
 
-// anyNumber says whether any sample is a number. The rate of a quantile without
-// observations, say, is none.
+// anyNumber reports whether any sample is a number. A quantile without
+// observations, for example, is NaN.
 func anyNumber(series []sample) bool {
 	for _, s := range series {
 		if f, err := strconv.ParseFloat(fmt.Sprint(s.Value[1]), 64); err == nil && !math.IsNaN(f) {
@@ -184,7 +184,7 @@ func anyNumber(series []sample) bool {
 	return false
 }
 
-// await waits until a query has a result.
+// await waits until a query returns a series.
 func (s *server) await(t *testing.T, expr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -204,8 +204,8 @@ func (s *server) await(t *testing.T, expr string) {
 	}
 }
 
-// rules holds all rules to be evaluated, and none to fire.
-func (s *server) rules(t *testing.T) {
+// checkRules checks that Prometheus evaluates all rules and that no alert fires.
+func (s *server) checkRules(t *testing.T) {
 	t.Helper()
 	var data struct {
 		Groups []struct {
@@ -229,7 +229,7 @@ func (s *server) rules(t *testing.T) {
 	}
 }
 
-// selectors are the series that an expression looks at, each as a query.
+// selectors returns the series that an expression uses, each as a query.
 func selectors(t *testing.T, expr string) []string {
 	t.Helper()
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
@@ -250,7 +250,7 @@ func selectors(t *testing.T, expr string) []string {
 		return nil
 	})
 	if len(all) == 0 {
-		t.Errorf("%s looks at nothing", expr)
+		t.Errorf("%s uses no series", expr)
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"encoding/json"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,32 +11,33 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// The chart refuses values that would make pods which cannot work.
-func TestChartRefuses(t *testing.T) {
-	for set, why := range map[string]string{
+// The chart rejects values with which enricher could not work.
+func TestChartRejectsInvalidValues(t *testing.T) {
+	for set, message := range map[string]string{
 		"secretKey.existingSecret=":                   "secretKey.existingSecret must name a Secret",
 		"terminationGracePeriodSeconds=20":            "must be longer than config.drain-timeout (20s)",
 		"config.drain-timeout=1m":                     "must be longer than config.drain-timeout (60s)",
 		"config.drain-timeout=soon":                   "drain-timeout",
-		"config.region=":                              "config.region or config.api-url must be given",
+		"config.region=":                              "set config.region or config.api-url",
 		"config.sdk-app-id=null":                      "sdk-app-id",
 		"config.api-rats=5":                           "api-rats",
 		"config.instance=one":                         "instance",
 		"config.secret-key-file=/tmp/key":             "secret-key-file",
 		"config.sasl-user=me":                         "kafka.sasl.existingSecret must name a Secret",
-		"config.flood-guard=-1":                       "flood-guard",
+		"config.max-consecutive-dead-letters=-1":      "max-consecutive-dead-letters",
 		"replicas=-1":                                 "replicas",
 		"secretKey.value=5bd2850fff3ecb11d7c805251c5": "value",
 	} {
 		_, err := helm(t, "template", "calls", chart, "--values="+valuesFile("minimal"), "--set="+set)
-		if err == nil || !strings.Contains(err.Error(), why) {
-			t.Errorf("%s: %v", set, err)
+		if err == nil || !strings.Contains(err.Error(), message) {
+			t.Errorf("%s: %v, want %q", set, err, message)
 		}
 	}
 }
 
-// A number, whole or not, comes out as the program reads it.
-func TestChartNumbers(t *testing.T) {
+// Numbers keep their form. For example, a large integer does not become
+// 1.400000001e+09.
+func TestChartKeepsNumbers(t *testing.T) {
 	for set, want := range map[string]string{
 		"config.sdk-app-id=1400000001": "sdk-app-id: 1400000001\n",
 		"config.api-rate=0.25":         "api-rate: 0.25\n",
@@ -47,17 +49,17 @@ func TestChartNumbers(t *testing.T) {
 	}
 }
 
-// The schema of the values names every flag of the program that the chart does
-// not set itself, and the largest value set uses them all.
-func TestChartFlags(t *testing.T) {
+// values.schema.json has every flag of `enricher run` that the chart does not set
+// itself, and everything-values.yaml uses them all.
+func TestChartHasEveryFlag(t *testing.T) {
 	help, errs, err := output(t.Context(), program(t, "enricher"), "run", "--help")
 	if err != nil {
 		t.Fatal(err, errs)
 	}
-	own := []string{"help", "config", "instance", "admin-addr", "secret-key-file", "sasl-password-file", "tls-ca", "tls-cert", "tls-key"}
+	setByChart := []string{"help", "config", "instance", "admin-addr", "secret-key-file", "sasl-password-file", "tls-ca", "tls-cert", "tls-key"}
 	var flags []string
 	for _, m := range regexp.MustCompile(`(?m)^ .*?--([a-z-]+)`).FindAllStringSubmatch(help, -1) {
-		if !slices.Contains(own, m[1]) && strings.Contains(help, "$ENRICHER_"+strings.ToUpper(strings.ReplaceAll(m[1], "-", "_"))+"]") {
+		if !slices.Contains(setByChart, m[1]) && strings.Contains(help, "$ENRICHER_"+strings.ToUpper(strings.ReplaceAll(m[1], "-", "_"))+"]") {
 			flags = append(flags, m[1])
 		}
 	}
@@ -76,9 +78,9 @@ func TestChartFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	everything.Config["api-url"] = "" // excludes region
-	for what, got := range map[string]map[string]any{"values.schema.json": schema.Properties.Config.Properties, "everything-values.yaml": everything.Config} {
-		if names := sorted(got); !slices.Equal(names, flags) {
-			t.Errorf("flags in %s:\n%v\nof the program:\n%v", what, names, flags)
+	for file, got := range map[string]map[string]any{"values.schema.json": schema.Properties.Config.Properties, "everything-values.yaml": everything.Config} {
+		if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, flags) {
+			t.Errorf("flags in %s:\n%v\nflags of enricher run:\n%v", file, names, flags)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 {{- define "enricher.name" -}}
 {{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) }}
-{{- /* Names of pods, and labels made of them, have room for 63 letters. */}}
+{{- /* Kubernetes limits pod names, and labels made from them, to 63 characters. */}}
 {{- $name | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
@@ -16,11 +16,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* The file for --config: the values, and where the chart mounts secrets. */}}
+{{- /* The file for --config: .Values.config, and the paths of the mounted secrets. */}}
 {{- define "enricher.config" -}}
 {{- $config := deepCopy .Values.config }}
 {{- if not (or (get $config "region") (get $config "api-url")) }}
-{{- fail "config.region or config.api-url must be given" }}
+{{- fail "set config.region or config.api-url" }}
 {{- end }}
 {{- $_ := set $config "secret-key-file" "/etc/enricher/secret-key/secret-key" }}
 {{- if and (get $config "sasl-user") (not .Values.kafka.sasl.existingSecret) }}
@@ -40,7 +40,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- toYaml $config }}
 {{- end }}
 
-{{- /* A duration of Go, such as 1m30s, in seconds. */}}
+{{- /* Converts a Go duration, such as 1m30s, to seconds. */}}
 {{- define "enricher.seconds" -}}
 {{- $total := 0.0 }}
 {{- range regexFindAll "[0-9.]+(h|ms|m|s)" . -1 }}

@@ -6,17 +6,16 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
-	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 )
 
-// certificate makes files that stand in for the secrets of a pod, by flag.
-func certificate(t *testing.T, dir string) map[string]string {
+// writeSecrets writes files that stand in for the secrets mounted in a pod, and
+// returns their paths by flag.
+func writeSecrets(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -47,5 +46,3 @@ func certificate(t *testing.T, dir string) map[string]string {
 		"secret-key-file":    write("key", []byte("no-real-key\n")),
 	}
 }
-
-func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
