@@ -193,7 +193,7 @@ func (w benchWorld) loop(events int, every time.Duration) figures {
 					w.t.Error(err)
 				}
 				record.CallID = e.CallID
-				s.Produce(ctx, out.Enriched(r, e.CallID, schemas.Enrich(&record).Encode(), false, "request"), failed.Promise())
+				s.Produce(ctx, out.Enriched(r, e.CallID, schemas.Enrich(&record).Encode(), "miss", "request"), failed.Promise())
 				open++
 			})
 		}
@@ -222,7 +222,7 @@ func (w benchWorld) pipeline(events int, change ...func(*consumer.Config)) figur
 	return m.read(events)
 }
 
-func unlimited(c *consumer.Config) { c.APIRate, c.Schedule.Settle = 0, 0 }
+func unlimited(c *consumer.Config) { c.APIRate, c.Retry.LookupDelay = 0, 0 }
 
 // outcomes waits until so many events have theirs.
 func (i *instance) outcomes(n int) {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"enricher/consumer/session"
+	"enricher/fetch"
 	"enricher/fetch/lookup"
 )
 
@@ -34,8 +35,8 @@ type Config struct {
 	// SDKAppID is named in the headers of enriched records.
 	SDKAppID int
 
-	// Client makes the requests; fetch.Client is one.
-	Client lookup.API
+	// Client makes the requests.
+	Client *fetch.Client
 	// APIRate is the number of requests per second for the whole group; 0: no limit.
 	APIRate float64
 	// APIConcurrency bounds the requests in flight. Default: 256. It must exceed

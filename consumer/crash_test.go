@@ -78,7 +78,7 @@ func beVictim(told string) error {
 		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...), kgo.Dialer(n.DialContext)} }
 	}
 	if v.Unlimited {
-		cfg.APIRate, cfg.Schedule.Settle, cfg.FloodGuard = 0, 0, 0
+		cfg.APIRate, cfg.Retry.LookupDelay, cfg.MaxConsecutiveDeadLetters = 0, 0, 0
 	}
 	c, err := consumer.New(cfg)
 	if err != nil {

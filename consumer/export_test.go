@@ -1,14 +1,16 @@
 package consumer
 
+import "enricher/consumer/progress"
+
 // EveryOther is the metadata of a partition of which every offset below base is
-// done, and n offsets from ahead on, every other one.
+// completed, and n offsets from ahead on, every other one.
 func EveryOther(topic [16]byte, base, ahead, n int64) string {
-	p := progress{base: base}
+	p := progress.Progress{Base: base}
 	for o := ahead; o < ahead+2*n; o += 2 {
-		p.ahead = append(p.ahead, run{o, o + 1})
+		p.Ahead = append(p.Ahead, progress.Range{From: o, To: o + 1})
 	}
-	return encodeMetadata(topic, p)
+	return progress.Encode(topic, p)
 }
 
-// MaxTxnMetadata bounds the offset metadata of a transaction, in bytes.
-const MaxTxnMetadata = maxTxnMetadata
+// MaxTxnMetadataBytes bounds the offset metadata of a transaction.
+const MaxTxnMetadataBytes = maxTxnMetadataBytes

@@ -114,13 +114,13 @@ func newerMetadata(t *testing.T, w *world) {
 	if a := w.ledger.Check(w.outputs()); !a.OK() {
 		t.Error(a)
 	}
-	if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, w.In+"[1]") || !strings.Contains(why, "newer version") {
+	if why := i.notReady(); !strings.Contains(why, w.In+"[1]") || !strings.Contains(why, "newer version") {
 		t.Errorf("readiness: %q", why)
 	}
 	if n := w.api.RequestsFor("refused"); n != 0 {
 		t.Errorf("%v was looked up %d times", refused, n)
 	}
-	if n := i.logs.FilterMessageSnippet("refused").Len(); n != 1 {
+	if n := i.logs.FilterMessageSnippet("partition not consumed").Len(); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
 	committed, err := adm.FetchOffsets(context.Background(), w.Group)
@@ -151,7 +151,7 @@ func TestStartFail(t *testing.T) { virtually(t, fetchtest.Config{}, startFail) }
 
 func startFail(t *testing.T, w *world) {
 	w.calls("c", 10)
-	i := w.start("a", func(c *consumer.Config) { c.Start = consumer.None })
+	i := w.start("a", func(c *consumer.Config) { c.AutoOffsetReset = consumer.None })
 	<-i.done
 	if i.err == nil || !strings.Contains(i.err.Error(), "no committed offset") {
 		t.Errorf("Run returned %v", i.err)

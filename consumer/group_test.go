@@ -19,7 +19,7 @@ import (
 
 // quick shortens what members wait for.
 func quick(c *consumer.Config) {
-	c.Schedule.Settle = 300 * time.Millisecond
+	c.Retry.LookupDelay = 300 * time.Millisecond
 	c.Heartbeat = 100 * time.Millisecond
 	c.SessionTimeout = 1500 * time.Millisecond
 }

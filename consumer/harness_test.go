@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -234,10 +235,19 @@ func config(name, api string, transport http.RoundTripper, reg prometheus.Regist
 	return consumer.Config{
 		Instance: name,
 		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: 200,
-		Schedule:   lookup.RetryPolicy{Settle: settleDelay, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
-		FloodGuard: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: time.Hour,
+		Retry:                     lookup.RetryPolicy{LookupDelay: settleDelay, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
+		MaxConsecutiveDeadLetters: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: time.Hour,
 		Metrics: consumer.NewMetrics(reg),
 	}, err
+}
+
+// notReady returns why an instance is not ready.
+func (i *instance) notReady() string {
+	var all []string
+	for _, c := range i.Ready() {
+		all = append(all, c.String())
+	}
+	return strings.Join(all, "; ")
 }
 
 // end drains an instance.

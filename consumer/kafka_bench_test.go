@@ -123,7 +123,7 @@ func BenchmarkKafkaLatency(b *testing.B) {
 					}
 					return usual
 				}})
-				i, stop := w.run(func(c *consumer.Config) { c.Schedule.Settle = 0 })
+				i, stop := w.run(func(c *consumer.Config) { c.Retry.LookupDelay = 0 })
 				for len(i.Ready()) > 0 {
 					<-time.After(10 * time.Millisecond)
 				}

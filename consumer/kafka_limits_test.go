@@ -92,7 +92,7 @@ func (i *instance) pressed(c *commits, limit int) {
 	if c.widest < limit*3/4 || c.widest > limit {
 		i.w.t.Errorf("metadata of up to %d bytes: the limit of %d was to be neared, and kept", c.widest, limit)
 	}
-	if n := i.metric("enricher_session_rebuilds_total"); n > 0 {
+	if n := i.metric("enricher_kafka_session_restarts_total"); n > 0 {
 		i.w.t.Errorf("the session was rebuilt %v times", n)
 	}
 }
@@ -104,14 +104,14 @@ func TestKafkaMetadata(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	w.flood(30_000, func(int) bool { return rng.IntN(5) == 0 })
 	i := w.start("a", func(c *consumer.Config) {
-		c.APIRate, c.FloodGuard, c.MaxInFlight = 0, 0, 30_000
-		c.Schedule.NotFoundWindow = 10 * time.Second // all others are done before the first of these is
+		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 30_000
+		c.Retry.NotFoundWindow = 10 * time.Second // all others are done before the first of these is
 	})
 	c := i.watchCommits()
 	w.await(time.Minute)
 	w.check()
 	i.pressed(c, progress.MaxOffsetMetadataBytes)
-	if n := i.logs.FilterMessageSnippet("not committed").Len(); n > 0 {
+	if n := i.logs.FilterMessageSnippet("transaction aborted").Len(); n > 0 {
 		t.Errorf("%d transactions did not commit", n)
 	}
 }
@@ -123,7 +123,7 @@ func TestKafkaMetadataLimit(t *testing.T) {
 	w := onKafka(t, fetchtest.Config{})
 	s := w.open()
 	defer s.Close()
-	for births := 0; births < partitions; births += len(s.Births()) {
+	for assigned := 0; assigned < partitions; assigned += len(s.TakeAssignments()) {
 		s.AllowRebalance()
 		w.poll(s)
 	}
@@ -138,14 +138,12 @@ func TestKafkaMetadataLimit(t *testing.T) {
 		s.AllowRebalance()
 		w.poll(s)
 		offset := session.Offset{Topic: w.In, Partition: 0, Offset: int64(n), Metadata: strings.Repeat("x", c.size)}
-		end, err := s.Commit([]*kgo.Record{{Topic: w.Out, Value: []byte("x")}}, func() {}, func() ([]session.Offset, error) {
-			return []session.Offset{offset}, nil
-		})
+		end, err := s.Commit([]*kgo.Record{{Topic: w.Out, Value: []byte("x")}}, commitOne{offset})
 		if end != c.want || (end == session.Committed) != (err == nil) || err != nil && !errors.Is(err, kerr.OffsetMetadataTooLarge) {
 			t.Fatalf("%d bytes: end %v, %v", c.size, end, err)
 		}
 		s.AllowRebalance()
-		got, err := s.ReadBack(map[string][]int32{w.In: {0}}, 5*time.Second)
+		got, err := s.FetchCommitted(map[string][]int32{w.In: {0}})
 		if err != nil || len(got) != 1 {
 			t.Fatal(got, err)
 		}
@@ -166,8 +164,8 @@ func TestKafkaSmallMetadata(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	w.flood(15_000, func(int) bool { return rng.IntN(5) == 0 })
 	i := w.start("a", func(c *consumer.Config) {
-		c.APIRate, c.FloodGuard, c.MaxInFlight = 0, 0, 15_000
-		c.Schedule.NotFoundWindow = 8 * time.Second
+		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 15_000
+		c.Retry.NotFoundWindow = 8 * time.Second
 	})
 	c := i.watchCommits()
 	w.await(time.Minute)
@@ -204,7 +202,7 @@ func TestKafkaManyPartitions(t *testing.T) {
 		w.call(p, "c"+strconv.Itoa(int(p)))
 	}
 	i := w.start("a", func(c *consumer.Config) {
-		c.APIRate, c.Schedule.Settle = 0, 0
+		c.APIRate, c.Retry.LookupDelay = 0, 0
 		c.CommitInterval = 3 * time.Second // all are ready by then
 	})
 	c := i.watchCommits()
@@ -216,7 +214,14 @@ func TestKafkaManyPartitions(t *testing.T) {
 	for _, n := range c.sums {
 		total += n
 	}
-	if total < 1<<20 || slices.Max(c.sums) < consumer.MaxTxnMetadata*3/4 || slices.Max(c.sums) > consumer.MaxTxnMetadata {
-		t.Errorf("transactions with %v bytes of metadata: more than a MB was to be cut up by %d bytes", c.sums, consumer.MaxTxnMetadata)
+	if total < 1<<20 || slices.Max(c.sums) < consumer.MaxTxnMetadataBytes*3/4 || slices.Max(c.sums) > consumer.MaxTxnMetadataBytes {
+		t.Errorf("transactions with %v bytes of metadata: more than a MB was to be cut up by %d bytes", c.sums, consumer.MaxTxnMetadataBytes)
 	}
 }
+
+// commitOne commits one offset.
+type commitOne struct{ offset session.Offset }
+
+func (commitOne) WhileFlushing() {}
+
+func (c commitOne) Offsets() ([]session.Offset, error) { return []session.Offset{c.offset}, nil }

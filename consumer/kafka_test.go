@@ -137,7 +137,7 @@ func (w *world) awaitTopic(topic string, partitions int) {
 // brief shortens what instances wait for on a real Kafka.
 func brief(c *consumer.Config) {
 	quick(c)
-	c.Schedule.NotFoundWindow, c.Schedule.RetryWindow = 4*time.Second, 4*time.Second
+	c.Retry.NotFoundWindow, c.Retry.RetryWindow = 4*time.Second, 4*time.Second
 }
 
 // TestKafkaScenarios: what holds on the embedded broker holds on a real one.
@@ -194,7 +194,7 @@ func TestKafkaExpiredID(t *testing.T) {
 		}
 	}
 	w.check()
-	if n := i.metric("enricher_session_rebuilds_total"); n != 2 {
+	if n := i.metric("enricher_kafka_session_restarts_total"); n != 2 {
 		t.Errorf("%v sessions were rebuilt, want 2", n)
 	}
 }

@@ -198,10 +198,10 @@ func retention(t *testing.T, w *world) {
 	i = w.start("a")
 	w.await(time.Minute)
 	w.check()
-	if got := i.metric("enricher_events_lost_total"); got != 10 {
+	if got := i.metric("enricher_events_deleted_by_retention_total"); got != 10 {
 		t.Errorf("%v events lost, want 10", got)
 	}
-	if n := i.logs.FilterMessageSnippet("retention deleted").Len(); n != 1 {
+	if n := i.logs.FilterMessageSnippet("deleted by retention").Len(); n != 1 {
 		t.Errorf("%d log lines about it", n)
 	}
 }

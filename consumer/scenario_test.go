@@ -130,7 +130,7 @@ func outage(name string, fault fetchtest.Fault) func(*testing.T, *world) {
 		if n := len(w.outputs()); n != 0 {
 			t.Fatalf("%d outputs during the outage: %v", n, w.ledger.Check(w.outputs()))
 		}
-		if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, "api") {
+		if why := i.notReady(); !strings.Contains(why, "API") {
 			t.Errorf("ready, or for another reason not: %q", why)
 		}
 		w.api.ClearOutage()
@@ -174,7 +174,7 @@ func wrongKey(t *testing.T, w *world) {
 	if n := w.api.Requests(); n > 400 {
 		t.Errorf("%d requests with a wrong key in 30 minutes", n)
 	}
-	if why := strings.Join(i.Ready(), "; "); !strings.Contains(why, "key") {
+	if why := i.notReady(); !strings.Contains(why, "key") {
 		t.Errorf("readiness does not say what to check: %q", why)
 	}
 	w.api.SetKey(fetchtest.DemoKey)
@@ -188,7 +188,7 @@ func TestEverythingMissing(t *testing.T) { virtually(t, fetchtest.Config{}, ever
 
 func everythingMissing(t *testing.T, w *world) {
 	w.api.SetOutage(fetchtest.Named("record_not_found"))
-	i := w.start("a", func(c *consumer.Config) { c.FloodGuard = 100 })
+	i := w.start("a", func(c *consumer.Config) { c.MaxConsecutiveDeadLetters = 100 })
 	for n := range 1000 {
 		id := "c" + strconv.Itoa(n)
 		e := w.enriched(id)

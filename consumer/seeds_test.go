@@ -19,6 +19,7 @@ import (
 	"enricher/consumer"
 	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
+	"enricher/fetch/lookup"
 	"enricher/schemas"
 )
 
@@ -192,8 +193,8 @@ func (g *gamble) expireMembers() (stop func()) {
 
 func (g *gamble) begin(name string) {
 	g.now = g.start(name, func(c *consumer.Config) {
-		c.Schedule.Settle = time.Second
-		c.Schedule.NotFoundWindow = 20 * time.Second
+		c.Retry.LookupDelay = time.Second
+		c.Retry.NotFoundWindow = 20 * time.Second
 	})
 }
 
@@ -294,8 +295,8 @@ func (g *gamble) outage() {
 // explain prints what the instance that works says.
 func (g *gamble) explain() {
 	g.t.Logf("%v; ready: %v", g.done, g.now.Ready())
-	for _, state := range []string{"waiting", "asking", "finished"} {
-		g.t.Logf("%s: %v", state, g.now.metric("enricher_in_flight", state))
+	for _, state := range []string{lookup.StateWaiting, lookup.StateLookingUp, lookup.StateCompleted} {
+		g.t.Logf("%s: %v", state, g.now.metric("enricher_in_flight_events", state))
 	}
 	g.t.Logf("backlog %v, aborted %v, committed %v", g.now.metric("enricher_backlog_events"), g.now.metric("enricher_transactions_total", "aborted"), g.now.metric("enricher_transactions_total", "committed"))
 	for _, l := range g.now.logs.All() {

@@ -59,7 +59,7 @@ func twoJoins(t *testing.T, w *world) {
 	w.calls("c", 10*partitions)
 	late := func(c *consumer.Config) {
 		quick(c)
-		c.Schedule.Settle = 6 * time.Second
+		c.Retry.LookupDelay = 6 * time.Second
 	}
 	a := w.start("a", late)
 	w.members(1)
@@ -159,7 +159,7 @@ func expelled(t *testing.T, w *world) {
 		}
 	}
 	w.check()
-	if n := i.metric("enricher_session_rebuilds_total"); n > 0 {
+	if n := i.metric("enricher_kafka_session_restarts_total"); n > 0 {
 		t.Errorf("%v sessions were rebuilt; an expelled member needs none", n)
 	}
 }
@@ -217,7 +217,7 @@ func blackHole(t *testing.T, w *world) {
 func closeInHole(t *testing.T, w *world) {
 	n := &network{dial: w.dial}
 	s := w.open(kgo.Dialer(n.DialContext))
-	for len(s.Births()) == 0 {
+	for len(s.TakeAssignments()) == 0 {
 		s.AllowRebalance()
 		w.poll(s)
 	}
@@ -285,7 +285,7 @@ func heldTooLong(key kmsg.Key, answer bool) func(*testing.T, *world) {
 		w.calls("d", partitions)
 		w.await(time.Minute)
 		w.check()
-		if i.metric("enricher_session_rebuilds_total") == 0 && i.logs.FilterMessageSnippet("transaction not committed").Len() == 0 {
+		if i.metric("enricher_kafka_session_restarts_total") == 0 && i.logs.FilterMessageSnippet("transaction aborted").Len() == 0 {
 			t.Error("the transaction committed in time: this test shows nothing")
 		}
 	}

@@ -91,7 +91,7 @@ func (t *tracker) after(completed []int64) progress.Progress {
 		if p.Base < 0 {
 			p.Base = o
 		} else if next < o {
-			p.Ahead = append(p.Ahead, progress.Range{next, o})
+			p.Ahead = append(p.Ahead, progress.Range{From: next, To: o})
 		}
 		next = o + 1
 	}
@@ -102,7 +102,7 @@ func (t *tracker) after(completed []int64) progress.Progress {
 			p.Base, rest = rest[0].To, rest[1:]
 		}
 	} else if next < t.head {
-		tail := progress.Range{next, t.head}
+		tail := progress.Range{From: next, To: t.head}
 		if len(rest) > 0 && rest[0].From == t.head {
 			tail.To, rest = rest[0].To, rest[1:]
 		}
@@ -160,7 +160,7 @@ func (t *tracker) moveTo(p progress.Progress) {
 	t.ahead = nil
 	for _, r := range p.Ahead {
 		if r.To > t.head {
-			t.ahead = append(t.ahead, progress.Range{max(r.From, t.head), r.To})
+			t.ahead = append(t.ahead, progress.Range{From: max(r.From, t.head), To: r.To})
 		}
 	}
 }

@@ -150,10 +150,10 @@ func TestManyNeverFound(t *testing.T) {
 				w.call(0, id)
 			}
 		}
-		i := w.start("a", func(c *consumer.Config) { c.APIRate, c.MaxInFlight, c.FloodGuard = 0, 1000, 0 })
+		i := w.start("a", func(c *consumer.Config) { c.APIRate, c.MaxInFlight, c.MaxConsecutiveDeadLetters = 0, 1000, 0 })
 		w.await(time.Hour)
 		w.check()
-		if n := i.metric("enricher_offset_metadata_bytes"); n > 4096 {
+		if n := i.metric("enricher_offset_metadata_max_bytes"); n > 4096 {
 			t.Errorf("metadata of %v bytes", n)
 		}
 	})
@@ -177,7 +177,7 @@ func TestSecretsInSinks(t *testing.T) {
 			w.api.Script(id, fetchtest.Echo(row.Code), fetchtest.Echo(424242), fetchtest.Reset(), fetchtest.HTML())
 			w.call(int32(row.Code%partitions), id)
 			<-time.After(3 * time.Second)
-			reasons += strings.Join(i.Ready(), "\n")
+			reasons += i.notReady()
 		}
 		w.api.Script("dead", fetchtest.Echo(101002))
 		w.letter(1, callback("dead", time.Now()), schemas.Rejected)

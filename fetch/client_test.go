@@ -324,8 +324,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: no body breaks the client, and no answer breaks its promises.
-func FuzzAnswer(f *testing.F) {
+// FuzzResponse: no body breaks the client, and no answer breaks its promises.
+func FuzzResponse(f *testing.F) {
 	f.Add(200, []byte(`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":5}}}`))
 	f.Add(200, []byte(`{"ErrorCode":"101050","ErrorInfo":null}`))
 	f.Add(502, []byte("<html>"))

@@ -113,7 +113,7 @@ func TestTooLarge(t *testing.T) {
 // TestEnriched: the value is passed on as it is; where it is from stands in headers.
 func TestEnriched(t *testing.T) {
 	event := &kgo.Record{Topic: "calls", Partition: 3, Offset: 9, Timestamp: time.UnixMilli(1764000000123)}
-	r := outputs.Enriched(event, "id", []byte(`{"a":1}`), true, "req")
+	r := outputs.Enriched(event, "id", []byte(`{"a":1}`), "hit", "req")
 	got := map[string]string{}
 	for _, h := range r.Headers {
 		got[h.Key] = string(h.Value)

@@ -287,8 +287,8 @@ func FuzzParseEvent(f *testing.F) {
 	})
 }
 
-// FuzzRecord: no record panics, and its durations keep their promises.
-func FuzzRecord(f *testing.F) {
+// FuzzCallRecord: no record panics, and its durations keep their promises.
+func FuzzCallRecord(f *testing.F) {
 	names, err := fs.Glob(schemas.Files, "samples/call-*-record.json")
 	if err != nil {
 		f.Fatal(err)
