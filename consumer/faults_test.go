@@ -2,6 +2,7 @@ package consumer_test
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -173,7 +174,8 @@ func twins(t *testing.T, w *world) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("both go on")
 	}
-	if first.err == nil || !strings.Contains(first.err.Error(), "--instance") {
+	var duplicate *consumer.DuplicateInstanceError
+	if !errors.As(first.err, &duplicate) || duplicate.Instance != "twin" {
 		t.Errorf("the first ended with %v", first.err)
 	}
 	stop()
