@@ -51,8 +51,8 @@ func (f *letterFlags) topics() replay.Topics {
 }
 
 // look opens a view, or says what to do.
-func (f *letterFlags) look(ctx context.Context) (*replay.View, error) {
-	v, err := replay.Look(ctx, f.topics())
+func (f *letterFlags) look(ctx context.Context) (*replay.Snapshot, error) {
+	v, err := replay.OpenSnapshot(ctx, f.topics())
 	return v, f.explain(err)
 }
 
@@ -87,11 +87,11 @@ type filterFlags struct {
 func (f *filterFlags) check(in *inputs, limit int) {
 	f.filter = replay.Filter{CallIDs: f.CallID, Since: f.Since.Time, Until: f.Until.Time, Limit: limit}
 	for _, l := range f.Letters {
-		ref, err := replay.ParseRef(l)
+		ref, err := replay.ParsePosition(l)
 		if err != nil {
 			in.problem("", "%v", err)
 		}
-		f.filter.Letters = append(f.filter.Letters, ref)
+		f.filter.Positions = append(f.filter.Positions, ref)
 	}
 	for _, r := range f.Reason {
 		if !slices.Contains(schemas.Reasons(), schemas.Reason(r)) {

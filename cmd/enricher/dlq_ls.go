@@ -50,12 +50,12 @@ type eventPlace struct {
 	Time      time.Time `json:"time"`
 }
 
-func newLetterLine(e *replay.Entry) letterLine {
-	l := letterLine{Letter: e.String(), Written: e.Record.Timestamp.UTC(), State: e.State}
-	if e.Letter != nil {
-		l.Reason, l.Code, l.Message = e.Letter.Reason, e.Letter.Code, e.Letter.Message
-		l.Attempts, l.Replays, l.CallID, l.OmittedBytes = e.Letter.Attempts, e.Letter.Replays, e.CallID, e.Letter.OmittedBytes
-		l.Event = &eventPlace{e.Letter.Topic, e.Letter.Partition, e.Letter.Offset, e.EventTime.UTC()}
+func newLetterLine(e *replay.Record) letterLine {
+	l := letterLine{Letter: e.String(), Written: e.Raw.Timestamp.UTC(), State: e.State}
+	if e.DeadLetter != nil {
+		l.Reason, l.Code, l.Message = e.DeadLetter.Reason, e.DeadLetter.Code, e.DeadLetter.Message
+		l.Attempts, l.Replays, l.CallID, l.OmittedBytes = e.DeadLetter.Attempts, e.DeadLetter.Replays, e.CallID, e.DeadLetter.OmittedBytes
+		l.Event = &eventPlace{e.DeadLetter.Topic, e.DeadLetter.Partition, e.DeadLetter.Offset, e.EventTime.UTC()}
 	}
 	return l
 }
@@ -72,7 +72,7 @@ func (c *dlqLsCmd) Run(ctx context.Context, k *kong.Kong) error {
 		p.json = nil
 	}
 	if c.Limit == 0 {
-		for e, err := range v.Letters(ctx, c.filter) {
+		for e, err := range v.Records(ctx, c.filter) {
 			if err != nil {
 				return c.explain(err)
 			}

@@ -80,7 +80,7 @@ func (c *dlqDiscardCmd) check(in *inputs) {
 
 // Run marks letters as done.
 func (c *dlqDiscardCmd) Run(ctx context.Context, k *kong.Kong) error {
-	return c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Discarded, Because: c.Because}, c.DryRun)
+	return c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Discarded, Note: c.Because}, c.DryRun)
 }
 
 // run does a job or, on a dry run, prints its plan.
@@ -103,26 +103,26 @@ func (f *letterFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, dry b
 	view.clear()
 	total := 0
 	if result.Plan != nil {
-		total = result.Plan.Letters
-		_, _ = fmt.Fprintf(k.Stdout, "%s %d of %s in %v\n", j.Action, result.Done, letterCount(total), view.since())
+		total = result.Plan.DeadLetters
+		_, _ = fmt.Fprintf(k.Stdout, "%s %d of %s in %v\n", j.Action, result.Completed, letterCount(total), view.since())
 	}
-	if result.Gone > 0 {
-		_, _ = fmt.Fprintf(k.Stdout, "deleted by retention before their turn: %s\n", letterCount(result.Gone))
+	if result.Expired > 0 {
+		_, _ = fmt.Fprintf(k.Stdout, "deleted by retention before their turn: %s\n", letterCount(result.Expired))
 	}
 	if n := refused(result); n > 0 {
-		_, _ = fmt.Fprintf(k.Stdout, "left open: %s, %s; raise its max.message.bytes, or discard them\n", letterCount(n), replay.DoesNotFit)
+		_, _ = fmt.Fprintf(k.Stdout, "left open: %s, %s; raise its max.message.bytes, or discard them\n", letterCount(n), replay.TooLarge)
 	}
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, replay.ErrTakenOver):
-		return fmt.Errorf("stopped: %w; this one ends after %s and leaves the rest to it. If there is none, this process stood still for too long: run it again", err, letterCount(result.Done))
+	case errors.Is(err, replay.ErrFenced):
+		return fmt.Errorf("stopped: %w; this one ends after %s and leaves the rest to it. If there is none, this process stood still for too long: run it again", err, letterCount(result.Completed))
 	case errors.Is(err, replay.ErrRecreated):
-		return fmt.Errorf("stopped after %s: %w; look at the new letters before you replay them", letterCount(result.Done), err)
+		return fmt.Errorf("stopped after %s: %w; look at the new letters before you replay them", letterCount(result.Completed), err)
 	case ctx.Err() != nil:
-		return fmt.Errorf("interrupted after %d of %s; run it again to go on", result.Done, letterCount(total))
+		return fmt.Errorf("interrupted after %d of %s; run it again to go on", result.Completed, letterCount(total))
 	case result.Plan != nil:
-		return fmt.Errorf("stopped after %d of %s; run it again to go on: %w", result.Done, letterCount(total), err)
+		return fmt.Errorf("stopped after %d of %s; run it again to go on: %w", result.Completed, letterCount(total), err)
 	}
 	return f.explain(err)
 }
@@ -131,25 +131,25 @@ func refused(r replay.Result) int {
 	if r.Plan == nil {
 		return 0
 	}
-	return r.Plan.Left[replay.DoesNotFit]
+	return r.Plan.Skipped[replay.TooLarge]
 }
 
 // printPlan says what a job does, and how long it takes. be: "would be", "to be".
 func printPlan(w io.Writer, j *replay.Job, p *replay.Plan, be string) {
-	line(w, "%s %s %s", letterCount(p.Letters), be, j.Action)
+	line(w, "%s %s %s", letterCount(p.DeadLetters), be, j.Action)
 	for _, r := range slices.Sorted(maps.Keys(p.Reasons)) {
 		line(w, "  %8d  %s", p.Reasons[r], r)
 	}
 	for _, to := range slices.Sorted(maps.Keys(p.To)) {
 		line(w, "  %8d  to topic %s", p.To[to], to)
 	}
-	for _, o := range replay.Obstacles() {
-		if n := p.Left[o]; n > 0 {
+	for _, o := range replay.SkipReasons() {
+		if n := p.Skipped[o]; n > 0 {
 			line(w, "left open: %s, %s%s", letterCount(n), o, remedies[o])
 		}
 	}
-	if j.Action == replay.Replayed && j.Rate > 0 && p.Letters > 0 {
-		line(w, "about %v at %v letters a second", time.Duration(math.Ceil(float64(p.Letters)/j.Rate))*time.Second, j.Rate)
+	if j.Action == replay.Replayed && j.Rate > 0 && p.DeadLetters > 0 {
+		line(w, "about %v at %v letters a second", time.Duration(math.Ceil(float64(p.DeadLetters)/j.Rate))*time.Second, j.Rate)
 	}
 }
 
@@ -161,9 +161,9 @@ func letterCount(n int) string {
 }
 
 // remedies are for letters that a replay leaves open.
-var remedies = map[replay.Obstacle]string{
-	replay.TooOld:    " (--include-expired takes them along)",
-	replay.TooOften:  " (--max-replays)",
-	replay.NotWhole:  " (feed the event again from where it came from, and discard the letter)",
-	replay.NoWayBack: " (--to sends them elsewhere)",
+var remedies = map[replay.SkipReason]string{
+	replay.TooOld:            " (--include-expired takes them along)",
+	replay.MaxReplaysReached: " (--max-replays)",
+	replay.PayloadOmitted:    " (feed the event again from where it came from, and discard the letter)",
+	replay.NoOriginTopic:     " (--to sends them elsewhere)",
 }

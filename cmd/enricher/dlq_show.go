@@ -75,13 +75,13 @@ func (c *dlqShowCmd) Run(ctx context.Context, k *kong.Kong) error {
 		return err
 	}
 	defer v.Close()
-	var entries []*replay.Entry
-	var refs []replay.Ref
-	for e, err := range v.Letters(ctx, c.filter) {
+	var entries []*replay.Record
+	var refs []replay.Position
+	for e, err := range v.Records(ctx, c.filter) {
 		if err != nil {
 			return c.explain(err)
 		}
-		entries, refs = append(entries, e.Clone()), append(refs, e.Ref)
+		entries, refs = append(entries, e.Clone()), append(refs, e.Position)
 	}
 	history, err := v.History(ctx, refs)
 	if err != nil {
@@ -93,11 +93,11 @@ func (c *dlqShowCmd) Run(ctx context.Context, k *kong.Kong) error {
 			if i > 0 {
 				_, _ = fmt.Fprintln(k.Stdout)
 			}
-			c.print(k.Stdout, e, history[e.Ref])
+			c.print(k.Stdout, e, history[e.Position])
 			continue
 		}
-		w := wholeLetter{letterLine: newLetterLine(e), Headers: []headerText{}, Key: newBytesText(e.Record.Key), Value: newBytesText(e.Record.Value), History: history[e.Ref]}
-		for _, h := range e.Record.Headers {
+		w := wholeLetter{letterLine: newLetterLine(e), Headers: []headerText{}, Key: newBytesText(e.Raw.Key), Value: newBytesText(e.Raw.Value), History: history[e.Position]}
+		for _, h := range e.Raw.Headers {
 			w.Headers = append(w.Headers, headerText{h.Key, newBytesText(h.Value)})
 		}
 		if w.History == nil {
@@ -113,9 +113,9 @@ func (c *dlqShowCmd) Run(ctx context.Context, k *kong.Kong) error {
 	return nil
 }
 
-func (c *dlqShowCmd) print(w io.Writer, e *replay.Entry, history []replay.Marker) {
-	line(w, "letter %v of %s, written %s, %s", e.Ref, c.DeadLetterTopic, moment(e.Record.Timestamp), e.State)
-	if l := e.Letter; l != nil {
+func (c *dlqShowCmd) print(w io.Writer, e *replay.Record, history []replay.Marker) {
+	line(w, "letter %v of %s, written %s, %s", e.Position, c.DeadLetterTopic, moment(e.Raw.Timestamp), e.State)
+	if l := e.DeadLetter; l != nil {
 		line(w, "  reason     %s %s", l.Reason, code(l.Code))
 		line(w, "  message    %s", printable(l.Message, 0))
 		line(w, "  event      %s %d:%d, %s", printable(l.Topic, 0), l.Partition, l.Offset, moment(e.EventTime))
@@ -130,7 +130,7 @@ func (c *dlqShowCmd) print(w io.Writer, e *replay.Entry, history []replay.Marker
 		line(w, "  not written by enricher; it is left alone")
 	}
 	line(w, "headers")
-	for _, h := range e.Record.Headers {
+	for _, h := range e.Raw.Headers {
 		line(w, "  %s: %s", printable(h.Key, 0), printable(string(h.Value), 0))
 	}
 	printKeyAndValue(w, e)
@@ -140,7 +140,7 @@ func (c *dlqShowCmd) print(w io.Writer, e *replay.Entry, history []replay.Marker
 		case replay.Replayed:
 			line(w, "  %s replayed to %s", moment(m.At), printable(m.To, 0))
 		case replay.Discarded:
-			line(w, "  %s discarded: %s", moment(m.At), printable(m.Because, 0))
+			line(w, "  %s discarded: %s", moment(m.At), printable(m.Note, 0))
 		}
 	}
 	if len(history) == 0 {
@@ -148,16 +148,16 @@ func (c *dlqShowCmd) print(w io.Writer, e *replay.Entry, history []replay.Marker
 	}
 }
 
-func printKeyAndValue(w io.Writer, e *replay.Entry) {
-	r := e.Record
+func printKeyAndValue(w io.Writer, e *replay.Record) {
+	r := e.Raw
 	if r.Key == nil {
 		line(w, "key: none")
 	} else {
 		line(w, "key: %s", printable(string(r.Key), 0))
 	}
 	switch {
-	case e.Letter != nil && e.Letter.OmittedBytes > 0:
-		line(w, "value: not kept; the event has %d bytes, look for it in %s at %d:%d", e.Letter.OmittedBytes, e.Letter.Topic, e.Letter.Partition, e.Letter.Offset)
+	case e.DeadLetter != nil && e.DeadLetter.OmittedBytes > 0:
+		line(w, "value: not kept; the event has %d bytes, look for it in %s at %d:%d", e.DeadLetter.OmittedBytes, e.DeadLetter.Topic, e.DeadLetter.Partition, e.DeadLetter.Offset)
 	case r.Value == nil:
 		line(w, "value: none")
 	default:

@@ -76,7 +76,7 @@ func (c *dlqStatsCmd) Run(ctx context.Context, k *kong.Kong) error {
 	defer v.Close()
 	s := newLetterStats(&c.letterFlags)
 	now := time.Now()
-	for e, err := range v.Letters(ctx, replay.Filter{}) {
+	for e, err := range v.Records(ctx, replay.Filter{}) {
 		if err != nil {
 			return c.explain(err)
 		}
@@ -104,23 +104,23 @@ func newLetterStats(f *letterFlags) *letterStats {
 	}
 }
 
-func (s *letterStats) add(e *replay.Entry, now time.Time) {
-	if e.Letter == nil {
+func (s *letterStats) add(e *replay.Record, now time.Time) {
+	if e.DeadLetter == nil {
 		s.Foreign++
 		return
 	}
 	s.Letters.add(e.State)
-	i := slices.IndexFunc(s.Groups, func(g *statGroup) bool { return g.Reason == e.Letter.Reason && g.Code == e.Letter.Code })
+	i := slices.IndexFunc(s.Groups, func(g *statGroup) bool { return g.Reason == e.DeadLetter.Reason && g.Code == e.DeadLetter.Code })
 	if i < 0 {
 		i = len(s.Groups)
-		s.Groups = append(s.Groups, &statGroup{Reason: e.Letter.Reason, Code: e.Letter.Code, FirstSeen: e.Record.Timestamp.UTC()})
+		s.Groups = append(s.Groups, &statGroup{Reason: e.DeadLetter.Reason, Code: e.DeadLetter.Code, FirstSeen: e.Raw.Timestamp.UTC()})
 	}
 	g := s.Groups[i]
 	g.add(e.State)
-	if written := e.Record.Timestamp.UTC(); written.Before(g.FirstSeen) {
+	if written := e.Raw.Timestamp.UTC(); written.Before(g.FirstSeen) {
 		g.FirstSeen = written
 	}
-	if written := e.Record.Timestamp.UTC(); !written.Before(g.LastSeen) {
+	if written := e.Raw.Timestamp.UTC(); !written.Before(g.LastSeen) {
 		g.LastSeen, g.Example = written, newLetterLine(e)
 	}
 	age := int64(now.Sub(e.EventTime).Seconds())

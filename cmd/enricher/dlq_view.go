@@ -40,7 +40,7 @@ func newDlqView(w io.Writer, j *replay.Job) *dlqView {
 // Planned implements replay.Observer.
 func (v *dlqView) Planned(p *replay.Plan) {
 	printPlan(v.w, v.job, p, "to be")
-	v.total = p.Letters
+	v.total = p.DeadLetters
 	v.started = time.Now()
 	v.said = v.started
 }
@@ -58,8 +58,8 @@ func (v *dlqView) Committed(letters int) {
 	}
 }
 
-// StartsOver implements replay.Observer.
-func (v *dlqView) StartsOver(err error) {
+// Retrying implements replay.Observer.
+func (v *dlqView) Retrying(err error) {
 	v.clear()
 	_, _ = fmt.Fprintf(v.w, "starting over from the journal: %v\n", err)
 }

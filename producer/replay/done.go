@@ -1,10 +1,10 @@
 package replay
 
-// done is which letters have a marker, in two bits a letter, so that millions
+// markerSet is which letters have a marker, in two bits a letter, so that millions
 // of them take little memory. The zero value is empty.
-type done struct {
+type markerSet struct {
 	chunks map[chunkKey]*[2 * chunkSize / 64]uint64
-	marked int // letters with a marker
+	count  int // letters with a marker
 }
 
 // chunkSize is the number of neighbouring offsets in a chunk.
@@ -15,25 +15,25 @@ type chunkKey struct {
 	chunk     int64
 }
 
-// codes are the two bits of each state.
-var codes = [...]State{Open, Replayed, Discarded}
+// stateBits are the two bits of each state.
+var stateBits = [...]State{Open, Replayed, Discarded}
 
-func place(ref Ref) (key chunkKey, word int, shift uint) {
+func locate(ref Position) (key chunkKey, word int, shift uint) {
 	at := ref.Offset % chunkSize
 	return chunkKey{ref.Partition, ref.Offset / chunkSize}, int(at / 32), uint(at % 32 * 2)
 }
 
-func (d *done) state(ref Ref) State {
-	key, word, shift := place(ref)
+func (d *markerSet) state(ref Position) State {
+	key, word, shift := locate(ref)
 	c := d.chunks[key]
 	if c == nil {
 		return Open
 	}
-	return codes[c[word]>>shift&3]
+	return stateBits[c[word]>>shift&3]
 }
 
-func (d *done) set(ref Ref, s State) {
-	key, word, shift := place(ref)
+func (d *markerSet) set(ref Position, s State) {
+	key, word, shift := locate(ref)
 	c := d.chunks[key]
 	if c == nil {
 		if d.chunks == nil {
@@ -43,13 +43,13 @@ func (d *done) set(ref Ref, s State) {
 		d.chunks[key] = c
 	}
 	if c[word]>>shift&3 != 0 {
-		d.marked--
+		d.count--
 	}
 	c[word] &^= 3 << shift
-	for code, known := range codes {
+	for code, known := range stateBits {
 		if code > 0 && known == s {
 			c[word] |= uint64(code) << shift
-			d.marked++
+			d.count++
 		}
 	}
 }

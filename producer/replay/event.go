@@ -10,20 +10,20 @@ import (
 	"enricher/schemas"
 )
 
-// ourHeaders is what all headers begin with that this program adds to an event.
-const ourHeaders = "enricher."
+// headerPrefix is what all headers begin with that this program adds to an event.
+const headerPrefix = "enricher."
 
 // Event is the event of a letter as it goes back: key, value and headers as it
 // came, without any header of ours but two: when it first came, and how often
 // it was replayed, this time included. It carries the time of its replay.
-func (e *Entry) Event(to string) *kgo.Record {
-	l := e.Letter
+func (e *Record) Event(to string) *kgo.Record {
+	l := e.DeadLetter
 	if to == "" {
 		to = l.Topic
 	}
 	r := &kgo.Record{Topic: to, Key: l.Key, Value: l.Value}
 	for _, h := range l.Headers {
-		if !strings.HasPrefix(h.Key, ourHeaders) {
+		if !strings.HasPrefix(h.Key, headerPrefix) {
 			r.Headers = append(r.Headers, h)
 		}
 	}
@@ -33,37 +33,37 @@ func (e *Entry) Event(to string) *kgo.Record {
 	return r
 }
 
-// Obstacle is why a letter is left open though the filter picks it. The set is
+// SkipReason is why a letter is left open though the filter picks it. The set is
 // closed.
-type Obstacle string
+type SkipReason string
 
 const (
-	TooOld     Obstacle = "too old for the API"          // Retention
-	TooOften   Obstacle = "replayed too often"           // MaxReplays
-	NotWhole   Obstacle = "too large to have been kept"  // the letter has its event's coordinates only
-	NoWayBack  Obstacle = "came from a topic of replays" // the dead-letter topic or the journal; To helps
-	NotALetter Obstacle = "not written by enricher"
-	DoesNotFit Obstacle = "too large for the topic" // as its broker said
+	TooOld            SkipReason = "too old for the API"          // Retention
+	MaxReplaysReached SkipReason = "replayed too often"           // MaxReplays
+	PayloadOmitted    SkipReason = "too large to have been kept"  // the letter has its event's coordinates only
+	NoOriginTopic     SkipReason = "came from a topic of replays" // the dead-letter topic or the journal; To helps
+	ForeignRecord     SkipReason = "not written by enricher"
+	TooLarge          SkipReason = "too large for the topic" // as its broker said
 )
 
-// Obstacles lists all obstacles.
-func Obstacles() []Obstacle {
-	return []Obstacle{TooOld, TooOften, NotWhole, NoWayBack, NotALetter, DoesNotFit}
+// SkipReasons lists all obstacles.
+func SkipReasons() []SkipReason {
+	return []SkipReason{TooOld, MaxReplaysReached, PayloadOmitted, NoOriginTopic, ForeignRecord, TooLarge}
 }
 
-// obstacle is "" for a letter that can be acted on.
-func (j *Job) obstacle(e *Entry, now time.Time) Obstacle {
+// skipReason is "" for a letter that can be acted on.
+func (j *Job) skipReason(e *Record, now time.Time) SkipReason {
 	switch {
-	case e.Letter == nil:
-		return NotALetter
+	case e.DeadLetter == nil:
+		return ForeignRecord
 	case j.Action == Discarded:
 		return ""
-	case e.Letter.OmittedBytes > 0:
-		return NotWhole
-	case j.To == "" && (e.Letter.Topic == j.DeadLetterTopic || e.Letter.Topic == j.JournalTopic):
-		return NoWayBack
-	case e.Letter.Replays >= j.MaxReplays:
-		return TooOften
+	case e.DeadLetter.OmittedBytes > 0:
+		return PayloadOmitted
+	case j.To == "" && (e.DeadLetter.Topic == j.DeadLetterTopic || e.DeadLetter.Topic == j.JournalTopic):
+		return NoOriginTopic
+	case e.DeadLetter.Replays >= j.MaxReplays:
+		return MaxReplaysReached
 	case j.Retention > 0 && now.Sub(e.EventTime) > j.Retention:
 		return TooOld
 	}

@@ -78,22 +78,22 @@ func TestEveryThird(t *testing.T) {
 	w.letters(3000)
 	j := w.job()
 	j.Reasons = []schemas.Reason{schemas.NotFound}
-	if r := w.run(j); r.Done != 1000 {
-		t.Errorf("%d done, want 1000", r.Done)
+	if r := w.run(j); r.Completed != 1000 {
+		t.Errorf("%d done, want 1000", r.Completed)
 	}
 	w.check(func(n int) bool { return n%3 == 0 })
 	j = w.job()
 	j.Limit = 700
-	if r := w.run(j); r.Done != 700 {
-		t.Errorf("%d done, want 700", r.Done)
+	if r := w.run(j); r.Completed != 700 {
+		t.Errorf("%d done, want 700", r.Completed)
 	}
 	j.Limit = 0
-	if r := w.run(j); r.Done != 1300 || r.Plan.Letters != 1300 {
-		t.Errorf("%d done of %d, want 1300", r.Done, r.Plan.Letters)
+	if r := w.run(j); r.Completed != 1300 || r.Plan.DeadLetters != 1300 {
+		t.Errorf("%d done of %d, want 1300", r.Completed, r.Plan.DeadLetters)
 	}
 	w.check(all)
-	if r := w.run(j); r.Done != 0 {
-		t.Errorf("%d replayed again", r.Done)
+	if r := w.run(j); r.Completed != 0 {
+		t.Errorf("%d replayed again", r.Completed)
 	}
 }
 
@@ -112,8 +112,8 @@ func TestTwoOperators(t *testing.T) {
 		}
 	}}
 	result, err := replay.Run(context.Background(), j, first)
-	if !errors.Is(err, replay.ErrTakenOver) || result.Done != 500 || second.Done != 700 {
-		t.Errorf("the first ended with %d done and %v, the second with %d; want %v", result.Done, err, second.Done, replay.ErrTakenOver)
+	if !errors.Is(err, replay.ErrFenced) || result.Completed != 500 || second.Completed != 700 {
+		t.Errorf("the first ended with %d done and %v, the second with %d; want %v", result.Completed, err, second.Completed, replay.ErrFenced)
 	}
 	w.run(w.job())
 	w.check(all)
@@ -135,8 +135,8 @@ func TestTakenOverAtRequest(t *testing.T) {
 				return nil, nil, false
 			})
 			result, err := replay.Run(context.Background(), w.job(), &watch{t: t})
-			if !errors.Is(err, replay.ErrTakenOver) || result.Done != 0 {
-				t.Errorf("%d done, %v; want %v", result.Done, err, replay.ErrTakenOver)
+			if !errors.Is(err, replay.ErrFenced) || result.Completed != 0 {
+				t.Errorf("%d done, %v; want %v", result.Completed, err, replay.ErrFenced)
 			}
 			w.check(all)
 		})
@@ -160,8 +160,8 @@ func TestTakesOverInTheMiddle(t *testing.T) {
 		}
 		return nil, nil, false
 	})
-	if r := w.run(w.job()); r.Done != 800 {
-		t.Errorf("%d done after the other's 700, want 800", r.Done)
+	if r := w.run(w.job()); r.Completed != 800 {
+		t.Errorf("%d done after the other's 700, want 800", r.Completed)
 	}
 	w.check(all)
 }
@@ -192,8 +192,8 @@ func TestEndUnknown(t *testing.T) {
 			})
 			o := &watch{t: t}
 			result, err := replay.Run(context.Background(), w.job(), o)
-			if err != nil || result.Done != 1500 || result.Gone != 0 {
-				t.Errorf("%d done, %d gone, %v", result.Done, result.Gone, err)
+			if err != nil || result.Completed != 1500 || result.Expired != 0 {
+				t.Errorf("%d done, %d gone, %v", result.Completed, result.Expired, err)
 			}
 			if o.startOver.Load() == 0 {
 				t.Error("the run did not start over: this shows nothing")
@@ -214,8 +214,8 @@ func TestLettersArriveMeanwhile(t *testing.T) {
 			w.letters(500)
 		}
 	}})
-	if err != nil || result.Done != 1000 || w.fed != 1500 {
-		t.Errorf("%d done, %v", result.Done, err)
+	if err != nil || result.Completed != 1000 || w.fed != 1500 {
+		t.Errorf("%d done, %v", result.Completed, err)
 	}
 	w.check(func(n int) bool { return n < 1000 })
 	w.run(w.job())
@@ -241,8 +241,8 @@ func TestExpireMeanwhile(t *testing.T) {
 			t.Error(err)
 		}
 	}})
-	if err != nil || result.Done+result.Gone != 6000 || result.Gone != 750+1500 {
-		t.Errorf("%d done, %d gone, %v", result.Done, result.Gone, err)
+	if err != nil || result.Completed+result.Expired != 6000 || result.Expired != 750+1500 {
+		t.Errorf("%d done, %d gone, %v", result.Completed, result.Expired, err)
 	}
 	w.check(func(n int) bool {
 		ref := w.refs[n]
@@ -281,10 +281,10 @@ func TestRecreated(t *testing.T) {
 		}
 	}})
 	if !errors.Is(err, replay.ErrRecreated) {
-		t.Errorf("%d done, %v; want %v", result.Done, err, replay.ErrRecreated)
+		t.Errorf("%d done, %v; want %v", result.Completed, err, replay.ErrRecreated)
 	}
-	if result := w.run(w.job()); result.Done != 300 {
-		t.Errorf("%d of the 300 new letters replayed", result.Done)
+	if result := w.run(w.job()); result.Completed != 300 {
+		t.Errorf("%d of the 300 new letters replayed", result.Completed)
 	}
 	for v, n := range w.replayed() {
 		if n != 1 {
@@ -306,14 +306,14 @@ func TestInterrupted(t *testing.T) {
 			cancel()
 		}
 	}})
-	if !errors.Is(err, context.Canceled) || result.Done != 400 {
-		t.Errorf("%d done, %v", result.Done, err)
+	if !errors.Is(err, context.Canceled) || result.Completed != 400 {
+		t.Errorf("%d done, %v", result.Completed, err)
 	}
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("it took %v to end", d)
 	}
-	if r := w.run(w.job()); r.Done != 600 {
-		t.Errorf("%d done by the second run, want 600", r.Done)
+	if r := w.run(w.job()); r.Completed != 600 {
+		t.Errorf("%d done by the second run, want 600", r.Completed)
 	}
 	w.check(all)
 }

@@ -40,7 +40,7 @@ type world struct {
 	cluster *kfake.Cluster // nil: a real Kafka
 	feeder  *kgo.Client
 	fed     int
-	refs    map[int]replay.Ref
+	refs    map[int]replay.Position
 }
 
 func newWorld(t testing.TB, opts ...kfake.Opt) *world {
@@ -69,7 +69,7 @@ func makeWorld(t testing.TB, dial func(context.Context, string, string) (net.Con
 
 func joinWorld(t testing.TB, dial func(context.Context, string, string) (net.Conn, error), brokers []string) *world {
 	t.Helper()
-	w := &world{t: t, dial: dial, brokers: brokers, refs: make(map[int]replay.Ref)}
+	w := &world{t: t, dial: dial, brokers: brokers, refs: make(map[int]replay.Position)}
 	var err error
 	w.feeder, err = kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
@@ -118,7 +118,7 @@ func (w *world) letters(n int) {
 	}
 	w.produce(records...)
 	for i, r := range records {
-		w.refs[w.fed+i] = replay.Ref{Partition: r.Partition, Offset: r.Offset}
+		w.refs[w.fed+i] = replay.Position{Partition: r.Partition, Offset: r.Offset}
 	}
 	w.fed += n
 }
@@ -215,19 +215,19 @@ func (w *world) check(isDone func(n int) bool) {
 func all(int) bool { return true }
 
 // states looks at the letters as a command would.
-func (w *world) states() map[replay.Ref]replay.State {
+func (w *world) states() map[replay.Position]replay.State {
 	w.t.Helper()
-	v, err := replay.Look(context.Background(), w.topics())
+	v, err := replay.OpenSnapshot(context.Background(), w.topics())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer v.Close()
-	states := make(map[replay.Ref]replay.State)
-	for e, err := range v.Letters(context.Background(), replay.Filter{}) {
+	states := make(map[replay.Position]replay.State)
+	for e, err := range v.Records(context.Background(), replay.Filter{}) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		states[e.Ref] = e.State
+		states[e.Position] = e.State
 	}
 	return states
 }
@@ -248,7 +248,7 @@ func (o *watch) Committed(n int) {
 	}
 }
 
-func (o *watch) StartsOver(err error) {
+func (o *watch) Retrying(err error) {
 	o.startOver.Add(1)
 	o.t.Logf("starts over: %v", err)
 }
@@ -297,7 +297,7 @@ type quiet struct{}
 
 func (quiet) Planned(*replay.Plan) {}
 func (quiet) Committed(int)        {}
-func (quiet) StartsOver(error)     {}
+func (quiet) Retrying(error)       {}
 
 func (w *world) spawn() *victim {
 	w.t.Helper()

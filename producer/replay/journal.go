@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// createdTimeout is how long a new topic may take to be known everywhere.
-const createdTimeout = 10 * time.Second
+// createTimeout is how long a new topic may take to be known everywhere.
+const createTimeout = 10 * time.Second
 
 // ensureJournal creates the journal if it is missing, and refuses one that
 // forgets: with any other policy than compaction the brokers delete markers, and
@@ -38,7 +38,7 @@ func ensureJournal(ctx context.Context, topics Topics) error {
 
 // checkPolicy must see the policy: not to know it is no better than a wrong one.
 func checkPolicy(ctx context.Context, cl *kgo.Client, journal string) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, journal)
 	var config kadm.ResourceConfig
@@ -65,7 +65,7 @@ func checkPolicy(ctx context.Context, cl *kgo.Client, journal string) error {
 }
 
 func createJournal(ctx context.Context, cl *kgo.Client, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, createdTimeout)
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 	_, err := kadm.NewClient(cl).CreateTopic(ctx, 1, -1, map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}, name)
 	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {

@@ -142,10 +142,10 @@ func TestKafkaTwoOperators(t *testing.T) {
 				}()
 			})
 		}})
-		if !errors.Is(err, replay.ErrTakenOver) {
-			t.Fatalf("round %d: the first ended after %d with %v, want %v", round, result.Done, err, replay.ErrTakenOver)
+		if !errors.Is(err, replay.ErrFenced) {
+			t.Fatalf("round %d: the first ended after %d with %v, want %v", round, result.Completed, err, replay.ErrFenced)
 		}
-		t.Logf("round %d: the first did %d, the second %d", round, result.Done, (<-ended).Done)
+		t.Logf("round %d: the first did %d, the second %d", round, result.Completed, (<-ended).Completed)
 	}
 	w.run(w.job())
 	w.check(all)

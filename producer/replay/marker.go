@@ -25,19 +25,19 @@ func States() []State { return []State{Open, Replayed, Discarded, Foreign} }
 
 // Marker is the value of a record of the journal. Its key tells the letter.
 type Marker struct {
-	Action  State     `json:"action"` // Replayed or Discarded
-	At      time.Time `json:"at"`
-	To      string    `json:"to,omitempty"`      // topic the event went to
-	Because string    `json:"because,omitempty"` // why it was discarded
+	Action State     `json:"action"` // Replayed or Discarded
+	At     time.Time `json:"at"`
+	To     string    `json:"to,omitempty"`      // topic the event went to
+	Note   string    `json:"because,omitempty"` // why it was discarded
 }
 
 // markerKey names a letter for good: with its topic's id, so that markers of a
 // topic that was deleted say nothing about one of the same name.
-func markerKey(topic [16]byte, ref Ref) []byte {
+func markerKey(topic [16]byte, ref Position) []byte {
 	return fmt.Appendf(nil, "%s:%v", base64.RawURLEncoding.EncodeToString(topic[:]), ref)
 }
 
-func parseMarkerKey(key []byte) (topic [16]byte, ref Ref, err error) {
+func parseMarkerKey(key []byte) (topic [16]byte, ref Position, err error) {
 	id, rest, _ := strings.Cut(string(key), ":")
 	b, err := base64.RawURLEncoding.DecodeString(id)
 	if err == nil && len(b) != len(topic) {
@@ -46,11 +46,11 @@ func parseMarkerKey(key []byte) (topic [16]byte, ref Ref, err error) {
 	if err != nil {
 		return topic, ref, err
 	}
-	ref, err = ParseRef(rest)
+	ref, err = ParsePosition(rest)
 	return [16]byte(b), ref, err
 }
 
-func (m *Marker) record(journal string, topic [16]byte, ref Ref) (*kgo.Record, error) {
+func (m *Marker) record(journal string, topic [16]byte, ref Position) (*kgo.Record, error) {
 	value, err := json.Marshal(m)
 	if err != nil {
 		return nil, err // a time beyond the year 9999
@@ -60,7 +60,7 @@ func (m *Marker) record(journal string, topic [16]byte, ref Ref) (*kgo.Record, e
 
 // parseMarker reads a record of the journal; a nil Marker takes the letter's
 // marker back.
-func parseMarker(r *kgo.Record) (topic [16]byte, ref Ref, m *Marker, err error) {
+func parseMarker(r *kgo.Record) (topic [16]byte, ref Position, m *Marker, err error) {
 	topic, ref, err = parseMarkerKey(r.Key)
 	if err != nil || r.Value == nil {
 		return topic, ref, nil, err

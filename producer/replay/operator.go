@@ -17,40 +17,40 @@ import (
 
 const (
 	transactionTimeout = 10 * time.Second
-	takeOverTimeout    = 30 * time.Second // a predecessor's transaction may have to end first
+	fenceTimeout       = 30 * time.Second // a predecessor's transaction may have to end first
 	abortTimeout       = 5 * time.Second
 	maxRecordBytes     = 1048588 // the broker's default, and that of the pipeline
 )
 
-// ErrTakenOver says that another run has the transactional id now.
-var ErrTakenOver = errors.New("another replay took over")
+// ErrFenced says that another run has the transactional id now.
+var ErrFenced = errors.New("another replay took over")
 
 // errReinitialised: the client took the id back by itself, from whoever may have
 // taken it over meanwhile.
 var errReinitialised = errors.New("the client initialised its transactional id anew")
 
-// errJournalGone: the broker asked has not heard of the journal yet, or somebody
+// errJournalMissing: the broker asked has not heard of the journal yet, or somebody
 // deleted it. To take it for empty would replay everything again.
-var errJournalGone = errors.New("the journal is not there any more")
+var errJournalMissing = errors.New("the journal is not there any more")
 
 // errTooLarge: an event does not fit its topic, or all of a batch do not.
 var errTooLarge = errors.New("too large for the topic")
 
-// operator is the one producer that may write to the journal of a dead-letter
+// exclusiveProducer is the one producer that may write to the journal of a dead-letter
 // topic: whoever takes the transactional id over later ends it.
-type operator struct {
-	cl    *kgo.Client
-	inits *initialisations
-	after int32 // initialisations when it took over
+type exclusiveProducer struct {
+	cl           *kgo.Client
+	inits        *initialisations
+	initsAtStart int32 // initialisations when it took over
 }
 
 // TransactionalID is the id under which the letters of a topic are replayed.
 func TransactionalID(deadLetterTopic string) string { return "enricher-replay-" + deadLetterTopic }
 
-// takeOver fences the operator before this one and ends its open transaction.
+// fencePrevious fences the operator before this one and ends its open transaction.
 // When it returns, what that transaction wrote is decided.
-func takeOver(ctx context.Context, topics Topics) (*operator, error) {
-	o := &operator{inits: &initialisations{}}
+func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, error) {
+	o := &exclusiveProducer{inits: &initialisations{}}
 	id := TransactionalID(topics.DeadLetterTopic)
 	var err error
 	o.cl, err = kgo.NewClient(append(topics.Kafka[:len(topics.Kafka):len(topics.Kafka)],
@@ -64,23 +64,23 @@ func takeOver(ctx context.Context, topics Topics) (*operator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, takeOverTimeout)
+	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
 	defer cancel()
 	if _, _, err := o.cl.ProducerID(ctx); err != nil {
 		o.cl.Close()
-		return nil, o.failed("initialise transactional id "+id, err)
+		return nil, o.wrap("initialise transactional id "+id, err)
 	}
-	o.after = o.inits.n.Load()
+	o.initsAtStart = o.inits.n.Load()
 	return o, nil
 }
 
-func (o *operator) close() { o.cl.Close() }
+func (o *exclusiveProducer) close() { o.cl.Close() }
 
 // commit produces records in one transaction. An error means that they are not
 // committed or that nobody knows; either way the operator is of no more use.
-func (o *operator) commit(ctx context.Context, records []*kgo.Record) error {
+func (o *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record) error {
 	if err := o.cl.BeginTransaction(); err != nil {
-		return o.failed("begin transaction", err)
+		return o.wrap("begin transaction", err)
 	}
 	var produced kgo.FirstErrPromise
 	var tooLarge atomic.Bool
@@ -100,53 +100,53 @@ func (o *operator) commit(ctx context.Context, records []*kgo.Record) error {
 	if tooLarge.Load() {
 		err = errTooLarge
 	}
-	if err == nil && o.inits.n.Load() != o.after {
+	if err == nil && o.inits.n.Load() != o.initsAtStart {
 		// Rare, but the client does it: when retention passes what it produced
 		// last, it takes a fenced id back and produces again.
 		err = errReinitialised
 	}
 	if err != nil {
-		err = o.failed("produce", err)
-		if !errors.Is(err, ErrTakenOver) { // to abort might take the id back
+		err = o.wrap("produce", err)
+		if !errors.Is(err, ErrFenced) { // to abort might take the id back
 			o.abort()
 		}
 		return err
 	}
 	if err := o.cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-		return o.failed("end transaction", err)
+		return o.wrap("end transaction", err)
 	}
 	return nil
 }
 
 // abort spares readers the time-out of a transaction that will not be committed.
-func (o *operator) abort() {
+func (o *exclusiveProducer) abort() {
 	ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
 	defer cancel()
 	_ = o.cl.EndTransaction(ctx, kgo.TryAbort) // else it times out
 }
 
-func (o *operator) failed(what string, err error) error {
+func (o *exclusiveProducer) wrap(what string, err error) error {
 	err = fmt.Errorf("%s: %w", what, err)
 	if producer.IsFenced(err) {
-		return fmt.Errorf("%w (%w)", ErrTakenOver, err)
+		return fmt.Errorf("%w (%w)", ErrFenced, err)
 	}
-	return &operatorError{err}
+	return &clientError{err}
 }
 
-// operatorError is any other error of an operator.
-type operatorError struct{ error }
+// clientError is any other error of an operator.
+type clientError struct{ error }
 
-func (e *operatorError) Unwrap() error { return e.error }
+func (e *clientError) Unwrap() error { return e.error }
 
-// passes says of an error that starting over from the journal may help: the
+// retriable says of an error that starting over from the journal may help: the
 // brokers were away, or it is not known how a transaction ended.
-func passes(err error) bool {
-	if errors.Is(err, errReinitialised) || errors.Is(err, errJournalGone) {
+func retriable(err error) bool {
+	if errors.Is(err, errReinitialised) || errors.Is(err, errJournalMissing) {
 		return true
 	}
 	var broker *kerr.Error
 	if !errors.As(err, &broker) {
-		var operator *operatorError
+		var operator *clientError
 		var network net.Error
 		return errors.As(err, &operator) || errors.As(err, &network) || kgo.IsRetryableBrokerErr(err)
 	}

@@ -19,9 +19,9 @@ import (
 type Job struct {
 	Topics
 	Filter
-	Action  State  // Replayed or Discarded
-	Because string // of a discard
-	To      string // topic to replay to; "": where each event came from
+	Action State  // Replayed or Discarded
+	Note   string // of a discard
+	To     string // topic to replay to; "": where each event came from
 	// Rate is how many letters a second are replayed; 0: no limit.
 	Rate float64
 	// MaxReplays is how often an event may be replayed in all.
@@ -33,29 +33,31 @@ type Job struct {
 
 // Plan is what a job is going to do.
 type Plan struct {
-	Letters int                    // to be acted on
-	To      map[string]int         // letters by topic; of a replay only
-	Reasons map[schemas.Reason]int // letters by reason
-	Left    map[Obstacle]int       // letters that the filter picks and the job leaves open
+	DeadLetters int                    // to be acted on
+	To          map[string]int         // letters by topic; of a replay only
+	Reasons     map[schemas.Reason]int // letters by reason
+	Skipped     map[SkipReason]int     // letters that the filter picks and the job leaves open
 }
 
 // Plan says what a job would do, if it were run now.
-func (v *View) Plan(ctx context.Context, j *Job) (*Plan, error) { return v.plan(ctx, j, time.Now()) }
+func (v *Snapshot) Plan(ctx context.Context, j *Job) (*Plan, error) {
+	return v.plan(ctx, j, time.Now())
+}
 
-func (v *View) plan(ctx context.Context, j *Job, now time.Time) (*Plan, error) {
-	p := &Plan{To: make(map[string]int), Reasons: make(map[schemas.Reason]int), Left: make(map[Obstacle]int)}
-	for e, err := range v.chosen(ctx, j, func(e *Entry) bool {
-		o := j.obstacle(e, now)
+func (v *Snapshot) plan(ctx context.Context, j *Job, now time.Time) (*Plan, error) {
+	p := &Plan{To: make(map[string]int), Reasons: make(map[schemas.Reason]int), Skipped: make(map[SkipReason]int)}
+	for e, err := range v.selected(ctx, j, func(e *Record) bool {
+		o := j.skipReason(e, now)
 		if o != "" {
-			p.Left[o]++
+			p.Skipped[o]++
 		}
 		return o == ""
 	}) {
 		if err != nil {
 			return nil, err
 		}
-		p.Letters++
-		p.Reasons[e.Letter.Reason]++
+		p.DeadLetters++
+		p.Reasons[e.DeadLetter.Reason]++
 		if j.Action == Replayed {
 			p.To[j.target(e)]++
 		}
@@ -63,21 +65,21 @@ func (v *View) plan(ctx context.Context, j *Job, now time.Time) (*Plan, error) {
 	return p, v.checkTargets(ctx, p)
 }
 
-func (j *Job) target(e *Entry) string {
+func (j *Job) target(e *Record) string {
 	if j.To != "" {
 		return j.To
 	}
-	return e.Letter.Topic
+	return e.DeadLetter.Topic
 }
 
-// chosen yields the open letters that the job is about and may takes, up to the
+// selected yields the open letters that the job is about and may takes, up to the
 // job's limit, and at most one error, which is the last.
-func (v *View) chosen(ctx context.Context, j *Job, may func(*Entry) bool) iter.Seq2[*Entry, error] {
+func (v *Snapshot) selected(ctx context.Context, j *Job, may func(*Record) bool) iter.Seq2[*Record, error] {
 	f := j.Filter
 	f.States, f.Limit = []State{Open, Foreign}, 0
-	return func(yield func(*Entry, error) bool) {
+	return func(yield func(*Record, error) bool) {
 		n := 0
-		for e, err := range v.Letters(ctx, f) {
+		for e, err := range v.Records(ctx, f) {
 			if err == nil && !may(e) {
 				continue
 			}
@@ -90,7 +92,7 @@ func (v *View) chosen(ctx context.Context, j *Job, may func(*Entry) bool) iter.S
 
 // checkTargets finds out whether the topics exist: all that do not are told at
 // once, and before anything is replayed.
-func (v *View) checkTargets(ctx context.Context, p *Plan) error {
+func (v *Snapshot) checkTargets(ctx context.Context, p *Plan) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(p.To)) {
 		_, err := findTopic(ctx, v.cl, name)

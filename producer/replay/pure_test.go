@@ -18,10 +18,10 @@ import (
 // TestDone compares the two bits a letter with a map.
 func TestDone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var d done
-		model := make(map[Ref]State)
+		var d markerSet
+		model := make(map[Position]State)
 		for range rapid.IntRange(0, 200).Draw(t, "steps") {
-			ref := Ref{
+			ref := Position{
 				Partition: rapid.Int32Range(0, 2).Draw(t, "partition"),
 				Offset:    rapid.OneOf(rapid.Int64Range(0, 3000), rapid.Int64Range(0, 1<<62)).Draw(t, "offset"),
 			}
@@ -37,22 +37,22 @@ func TestDone(t *testing.T) {
 			if want != Open {
 				marked++
 			}
-			if next := (Ref{ref.Partition, ref.Offset + 1}); model[next] == "" && d.state(next) != Open {
+			if next := (Position{ref.Partition, ref.Offset + 1}); model[next] == "" && d.state(next) != Open {
 				t.Fatalf("%v is %s, and was never set", next, d.state(next))
 			}
 		}
-		if d.marked != marked {
-			t.Fatalf("%d marked, want %d", d.marked, marked)
+		if d.count != marked {
+			t.Fatalf("%d marked, want %d", d.count, marked)
 		}
 	})
 }
 
 // TestDoneIsSmall: a million letters of which every third is done.
 func TestDoneIsSmall(t *testing.T) {
-	var d done
+	var d markerSet
 	for o := range int64(1_000_000) {
 		if o%3 == 0 {
-			d.set(Ref{0, o}, Replayed)
+			d.set(Position{0, o}, Replayed)
 		}
 	}
 	if bytes := len(d.chunks) * 2 * chunkSize / 8; bytes > 300_000 {
@@ -63,8 +63,8 @@ func TestDoneIsSmall(t *testing.T) {
 func TestMarkerRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		topic := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "topic"))
-		ref := Ref{rapid.Int32Range(0, 1<<30).Draw(t, "partition"), rapid.Int64Range(0, 1<<62).Draw(t, "offset")}
-		m := Marker{Action: Discarded, At: time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(t, "at")).UTC(), Because: rapid.String().Draw(t, "because")}
+		ref := Position{rapid.Int32Range(0, 1<<30).Draw(t, "partition"), rapid.Int64Range(0, 1<<62).Draw(t, "offset")}
+		m := Marker{Action: Discarded, At: time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(t, "at")).UTC(), Note: rapid.String().Draw(t, "because")}
 		r, err := m.record("j", topic, ref)
 		if err != nil {
 			t.Fatal(err)
@@ -103,7 +103,7 @@ func FuzzMarker(f *testing.F) {
 }
 
 // entry makes the entry of a letter as it is read back.
-func entry(t *testing.T, event *kgo.Record, omitted bool) *Entry {
+func entry(t *testing.T, event *kgo.Record, omitted bool) *Record {
 	t.Helper()
 	o := producer.Outputs{DeadLetterTopic: "dead"}
 	f := &producer.Failure{Reason: schemas.NotFound, Code: 101050, Message: "no record"}
@@ -112,7 +112,7 @@ func entry(t *testing.T, event *kgo.Record, omitted bool) *Entry {
 		r = o.Coordinates(event, f)
 	}
 	r.Timestamp = event.Timestamp.Add(time.Minute)
-	return newEntry(r, &done{})
+	return newRecord(r, &markerSet{})
 }
 
 // TestEvent: an event goes back as it came, but for two headers; and its next
@@ -164,21 +164,21 @@ func TestObstacles(t *testing.T) {
 		event   *kgo.Record
 		omitted bool
 		change  func(*Job)
-		want    Obstacle
+		want    SkipReason
 	}{
 		"young":                   {event: &kgo.Record{Topic: "calls", Timestamp: ago(time.Hour)}},
 		"old":                     {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour)}, want: TooOld},
 		"old, but wanted":         {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour)}, change: func(j *Job) { j.Retention = 0 }},
 		"old by its own account":  {event: &kgo.Record{Topic: "calls", Timestamp: ago(time.Hour), Value: callback(ago(8 * 24 * time.Hour))}, want: TooOld},
 		"replayed twice":          {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replays("2")}},
-		"replayed three times":    {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replays("3")}, want: TooOften},
-		"too large":               {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("x")}, omitted: true, want: NotWhole},
+		"replayed three times":    {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replays("3")}, want: MaxReplaysReached},
+		"too large":               {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("x")}, omitted: true, want: PayloadOmitted},
 		"too large, discarded":    {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("x")}, omitted: true, change: func(j *Job) { j.Action = Discarded }},
-		"from the letters":        {event: &kgo.Record{Topic: "dead", Timestamp: now}, want: NoWayBack},
-		"from the journal":        {event: &kgo.Record{Topic: "journal", Timestamp: now}, want: NoWayBack},
+		"from the letters":        {event: &kgo.Record{Topic: "dead", Timestamp: now}, want: NoOriginTopic},
+		"from the journal":        {event: &kgo.Record{Topic: "journal", Timestamp: now}, want: NoOriginTopic},
 		"from the letters, to":    {event: &kgo.Record{Topic: "dead", Timestamp: now}, change: func(j *Job) { j.To = "calls" }},
 		"unreadable":              {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("junk")}},
-		"old and replayed often":  {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour), Headers: replays("7")}, want: TooOften},
+		"old and replayed often":  {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour), Headers: replays("7")}, want: MaxReplaysReached},
 		"old, discarded":          {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour)}, change: func(j *Job) { j.Action = Discarded }},
 		"from the future":         {event: &kgo.Record{Topic: "calls", Timestamp: now.Add(time.Hour)}},
 		"a number of replays < 0": {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replays("-1")}},
@@ -188,14 +188,14 @@ func TestObstacles(t *testing.T) {
 			if c.change != nil {
 				c.change(&j)
 			}
-			if got := j.obstacle(entry(t, c.event, c.omitted), now); got != c.want {
+			if got := j.skipReason(entry(t, c.event, c.omitted), now); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
 	}
-	foreign := newEntry(&kgo.Record{Value: []byte("x")}, &done{})
+	foreign := newRecord(&kgo.Record{Value: []byte("x")}, &markerSet{})
 	for _, action := range []State{Replayed, Discarded} {
-		if got := (&Job{Action: action}).obstacle(foreign, now); got != NotALetter {
+		if got := (&Job{Action: action}).skipReason(foreign, now); got != ForeignRecord {
 			t.Errorf("%s: a record of others: %q", action, got)
 		}
 	}
@@ -205,17 +205,17 @@ func TestObstacles(t *testing.T) {
 func TestClone(t *testing.T) {
 	e := entry(t, &kgo.Record{Topic: "calls", Key: []byte("key"), Value: []byte("value"), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("header")}}}, false)
 	c := e.Clone()
-	for _, b := range [][]byte{e.Record.Key, e.Record.Value, e.Record.Headers[0].Value} {
+	for _, b := range [][]byte{e.Raw.Key, e.Raw.Value, e.Raw.Headers[0].Value} {
 		clear(b)
 	}
-	if l := c.Letter; string(l.Key) != "key" || string(l.Value) != "value" || string(l.Headers[0].Value) != "header" || c.Ref != e.Ref || c.State != Open {
+	if l := c.DeadLetter; string(l.Key) != "key" || string(l.Value) != "value" || string(l.Headers[0].Value) != "header" || c.Position != e.Position || c.State != Open {
 		t.Errorf("%+v %+v", c, l)
 	}
 	nothing := entry(t, &kgo.Record{Topic: "calls", Value: []byte{}}, false).Clone()
-	if nothing.Letter.Key != nil || nothing.Letter.Value == nil {
+	if nothing.DeadLetter.Key != nil || nothing.DeadLetter.Value == nil {
 		t.Error("none and empty are confused")
 	}
-	if c := newEntry(&kgo.Record{Value: []byte("x")}, &done{}).Clone(); c.Letter != nil || c.State != Foreign {
+	if c := newRecord(&kgo.Record{Value: []byte("x")}, &markerSet{}).Clone(); c.DeadLetter != nil || c.State != Foreign {
 		t.Errorf("%+v", c)
 	}
 }

@@ -19,13 +19,13 @@ import (
 var ErrRecreated = errors.New("the topic was deleted and created anew")
 
 const (
-	askTimeout = 15 * time.Second // for one question to the brokers
-	// patience is how long reading may go without any advance: a broker that
+	requestTimeout = 15 * time.Second // for one question to the brokers
+	// stallTimeout is how long reading may go without any advance: a broker that
 	// restarts, or a transaction that somebody left open.
-	patience   = time.Minute
-	retryPause = 200 * time.Millisecond
-	fetchWait  = 500 * time.Millisecond
-	fetchBytes = 4 << 20
+	stallTimeout = time.Minute
+	retryPause   = 200 * time.Millisecond
+	fetchWait    = 500 * time.Millisecond
+	fetchBytes   = 4 << 20
 )
 
 // topic is a topic as it was found. It is read with requests of our own instead
@@ -39,17 +39,17 @@ type topic struct {
 	leaders map[int32]int32 // by partition
 }
 
-// span is a range of offsets: from the first, to before the last.
-type span struct{ from, to int64 }
+// offsetRange is a range of offsets: from the first, to before the last.
+type offsetRange struct{ from, to int64 }
 
 func findTopic(ctx context.Context, cl *kgo.Client, name string) (*topic, error) {
 	t := &topic{cl: cl, name: name}
-	return t, t.look(ctx)
+	return t, t.refresh(ctx)
 }
 
-// look finds the leaders, past any cache.
-func (t *topic) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// refresh finds the leaders, past any cache.
+func (t *topic) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	rt := kmsg.NewMetadataRequestTopic()
@@ -84,9 +84,9 @@ func (t *topic) partitions() []int32 { return slices.Sorted(maps.Keys(t.leaders)
 
 type listOffsets func(context.Context, ...string) (kadm.ListedOffsets, error)
 
-// spans are the ranges of all partitions. end lists where they end.
-func (t *topic) spans(ctx context.Context, end listOffsets) (map[int32]span, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// ranges are the ranges of all partitions. end lists where they end.
+func (t *topic) ranges(ctx context.Context, end listOffsets) (map[int32]offsetRange, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	starts, err := kadm.NewClient(t.cl).ListStartOffsets(ctx, t.name)
 	if err == nil {
@@ -102,14 +102,14 @@ func (t *topic) spans(ctx context.Context, end listOffsets) (map[int32]span, err
 	if err != nil {
 		return nil, fmt.Errorf("ask where topic %q ends: %w", t.name, err)
 	}
-	spans := make(map[int32]span)
+	spans := make(map[int32]offsetRange)
 	for _, p := range t.partitions() {
 		from, _ := starts.Lookup(t.name, p)
 		to, ok := ends.Lookup(t.name, p)
 		if !ok {
 			return nil, fmt.Errorf("topic %q, partition %d: the brokers do not tell where it ends", t.name, p)
 		}
-		spans[p] = span{from.Offset, to.Offset}
+		spans[p] = offsetRange{from.Offset, to.Offset}
 	}
 	return spans, nil
 }
@@ -117,7 +117,7 @@ func (t *topic) spans(ctx context.Context, end listOffsets) (map[int32]span, err
 // read yields the committed records of a range of offsets, and at most one
 // error, which is the last. Records that retention deletes meanwhile are not
 // yielded.
-func (t *topic) read(ctx context.Context, partition int32, s span) iter.Seq2[*kgo.Record, error] {
+func (t *topic) read(ctx context.Context, partition int32, s offsetRange) iter.Seq2[*kgo.Record, error] {
 	return func(yield func(*kgo.Record, error) bool) {
 		at, moved := s.from, time.Now()
 		for at < s.to {
@@ -133,13 +133,13 @@ func (t *topic) read(ctx context.Context, partition int32, s span) iter.Seq2[*kg
 				continue
 			case ctx.Err() != nil:
 				err = context.Cause(ctx)
-			case err == nil && time.Since(moved) < patience:
+			case err == nil && time.Since(moved) < stallTimeout:
 				continue // an open transaction, for which the broker has waited
 			case err == nil:
 				err = fmt.Errorf("topic %q, partition %d: a transaction at offset %d has been open for %v; "+
-					"find it: kafka-transactions find-hanging", t.name, partition, at, patience)
-			case passing(err) && time.Since(moved) < patience:
-				if err = t.again(ctx); err == nil {
+					"find it: kafka-transactions find-hanging", t.name, partition, at, stallTimeout)
+			case retriableFetch(err) && time.Since(moved) < stallTimeout:
+				if err = t.refreshAfterPause(ctx); err == nil {
 					continue
 				}
 			}
@@ -149,21 +149,21 @@ func (t *topic) read(ctx context.Context, partition int32, s span) iter.Seq2[*kg
 	}
 }
 
-// passing says of an error of fetch that it may be gone at the next try.
-func passing(err error) bool {
+// retriableFetch says of an error of fetch that it may be gone at the next try.
+func retriableFetch(err error) bool {
 	var broker *kerr.Error
 	return !errors.As(err, &broker) || broker.Retriable
 }
 
-// again waits a little and looks for the leaders anew; that it cannot find them
+// refreshAfterPause waits a little and looks for the leaders anew; that it cannot find them
 // is no error yet.
-func (t *topic) again(ctx context.Context) error {
+func (t *topic) refreshAfterPause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(retryPause):
 	}
-	if err := t.look(ctx); errors.Is(err, ErrRecreated) || errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if err := t.refresh(ctx); errors.Is(err, ErrRecreated) || errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return err
 	}
 	return nil
@@ -185,7 +185,7 @@ func (t *topic) fetch(ctx context.Context, partition int32, at int64) (_ []*kgo.
 	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = partition, at, fetchBytes
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
-	ask, cancel := context.WithTimeout(ctx, askTimeout)
+	ask, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	kresp, err := t.cl.Broker(int(t.leaders[partition])).Request(ask, req)
 	if err != nil {
@@ -201,7 +201,7 @@ func (t *topic) fetch(ctx context.Context, partition int32, at int64) (_ []*kgo.
 	got := &resp.Topics[0].Partitions[0]
 	err = kerr.ErrorForCode(got.ErrorCode)
 	if errors.Is(err, kerr.OffsetOutOfRange) {
-		return t.deleted(ctx, partition, at)
+		return t.skipDeleted(ctx, partition, at)
 	}
 	if err != nil {
 		return nil, at, err
@@ -212,8 +212,8 @@ func (t *topic) fetch(ctx context.Context, partition int32, at int64) (_ []*kgo.
 	return records.Records, next, records.Err
 }
 
-// deleted goes on where the log starts now.
-func (t *topic) deleted(ctx context.Context, partition int32, at int64) ([]*kgo.Record, int64, error) {
+// skipDeleted goes on where the log starts now.
+func (t *topic) skipDeleted(ctx context.Context, partition int32, at int64) ([]*kgo.Record, int64, error) {
 	starts, err := kadm.NewClient(t.cl).ListStartOffsets(ctx, t.name)
 	if err != nil {
 		return nil, at, err

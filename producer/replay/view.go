@@ -20,23 +20,23 @@ type Topics struct {
 	JournalTopic    string
 }
 
-// View is the dead-letter topic and its journal as they stood when Look looked. Letters that are written later are not in it; letters that retention
+// Snapshot is the dead-letter topic and its journal as they stood when Look looked. Letters that are written later are not in it; letters that retention
 // deletes later drop out of it.
-type View struct {
-	cl      *kgo.Client
-	letters *topic
-	spans   map[int32]span // of letters
-	journal *topic         // nil: there is none yet
-	done    done
+type Snapshot struct {
+	cl          *kgo.Client
+	deadLetters *topic
+	ranges      map[int32]offsetRange // of letters
+	journal     *topic                // nil: there is none yet
+	markers     markerSet
 }
 
-// Look looks at the topics and reads the journal.
-func Look(ctx context.Context, topics Topics) (*View, error) {
+// OpenSnapshot looks at the topics and reads the journal.
+func OpenSnapshot(ctx context.Context, topics Topics) (*Snapshot, error) {
 	cl, err := kgo.NewClient(topics.Kafka...)
 	if err != nil {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
-	v := &View{cl: cl}
+	v := &Snapshot{cl: cl}
 	if err := v.load(ctx, topics); err != nil {
 		cl.Close()
 		return nil, err
@@ -45,14 +45,14 @@ func Look(ctx context.Context, topics Topics) (*View, error) {
 }
 
 // Close ends the view.
-func (v *View) Close() { v.cl.Close() }
+func (v *Snapshot) Close() { v.cl.Close() }
 
-func (v *View) load(ctx context.Context, topics Topics) (err error) {
-	if v.letters, err = findTopic(ctx, v.cl, topics.DeadLetterTopic); err != nil {
+func (v *Snapshot) load(ctx context.Context, topics Topics) (err error) {
+	if v.deadLetters, err = findTopic(ctx, v.cl, topics.DeadLetterTopic); err != nil {
 		return err
 	}
 	// Up to the last stable offset: nothing below it is undecided.
-	if v.spans, err = v.letters.spans(ctx, kadm.NewClient(v.cl).ListCommittedOffsets); err != nil {
+	if v.ranges, err = v.deadLetters.ranges(ctx, kadm.NewClient(v.cl).ListCommittedOffsets); err != nil {
 		return err
 	}
 	v.journal, err = findTopic(ctx, v.cl, topics.JournalTopic)
@@ -63,11 +63,11 @@ func (v *View) load(ctx context.Context, topics Topics) (err error) {
 	if err != nil {
 		return err
 	}
-	return v.readJournal(ctx, func(ref Ref, m *Marker) {
+	return v.readJournal(ctx, func(ref Position, m *Marker) {
 		if m == nil {
-			v.done.set(ref, Open)
+			v.markers.set(ref, Open)
 		} else {
-			v.done.set(ref, m.Action)
+			v.markers.set(ref, m.Action)
 		}
 	})
 }
@@ -75,8 +75,8 @@ func (v *View) load(ctx context.Context, topics Topics) (err error) {
 // readJournal calls fn for every marker of this dead-letter topic, up to the
 // journal's very end: past the last stable offset it waits until what is open
 // there is decided.
-func (v *View) readJournal(ctx context.Context, fn func(Ref, *Marker)) error {
-	spans, err := v.journal.spans(ctx, kadm.NewClient(v.cl).ListEndOffsets)
+func (v *Snapshot) readJournal(ctx context.Context, fn func(Position, *Marker)) error {
+	spans, err := v.journal.ranges(ctx, kadm.NewClient(v.cl).ListEndOffsets)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (v *View) readJournal(ctx context.Context, fn func(Ref, *Marker)) error {
 			if err != nil {
 				return fmt.Errorf("topic %q holds a record at %d:%d that is no entry of a journal: %w", v.journal.name, p, r.Offset, err)
 			}
-			if id == v.letters.id {
+			if id == v.deadLetters.id {
 				fn(ref, m)
 			}
 		}
@@ -97,23 +97,23 @@ func (v *View) readJournal(ctx context.Context, fn func(Ref, *Marker)) error {
 	return nil
 }
 
-// Letters yields what the filter picks, in the order of the topic, and at most
+// Records yields what the filter picks, in the order of the topic, and at most
 // one error, which is the last.
-func (v *View) Letters(ctx context.Context, f Filter) iter.Seq2[*Entry, error] {
-	return func(yield func(*Entry, error) bool) {
+func (v *Snapshot) Records(ctx context.Context, f Filter) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
 		n := 0
-		for _, p := range v.letters.partitions() {
-			s, ok := f.reads(p, v.spans[p])
+		for _, p := range v.deadLetters.partitions() {
+			s, ok := f.narrow(p, v.ranges[p])
 			if !ok {
 				continue
 			}
-			for r, err := range v.letters.read(ctx, p, s) {
+			for r, err := range v.deadLetters.read(ctx, p, s) {
 				if err != nil {
 					yield(nil, err)
 					return
 				}
-				e := newEntry(r, &v.done)
-				if !f.picks(e) {
+				e := newRecord(r, &v.markers)
+				if !f.matches(e) {
 					continue
 				}
 				if n++; !yield(e, nil) || n == f.Limit {
@@ -128,7 +128,7 @@ func (v *View) Letters(ctx context.Context, f Filter) iter.Seq2[*Entry, error] {
 // order in which they were written, at most Limit of them, which must be more
 // than 0; and how many the filter picks. Of a letter only what keep makes of it
 // stays in memory.
-func Newest[T any](ctx context.Context, v *View, f Filter, keep func(*Entry) T) ([]T, int, error) {
+func Newest[T any](ctx context.Context, v *Snapshot, f Filter, keep func(*Record) T) ([]T, int, error) {
 	type kept struct {
 		written time.Time
 		what    T
@@ -137,12 +137,12 @@ func Newest[T any](ctx context.Context, v *View, f Filter, keep func(*Entry) T) 
 	limit, picked := f.Limit, 0
 	f.Limit = 0
 	var newest []kept
-	for e, err := range v.Letters(ctx, f) {
+	for e, err := range v.Records(ctx, f) {
 		if err != nil {
 			return nil, picked, err
 		}
 		picked++
-		if newest = append(newest, kept{e.Record.Timestamp, keep(e)}); len(newest) == 2*limit {
+		if newest = append(newest, kept{e.Raw.Timestamp, keep(e)}); len(newest) == 2*limit {
 			slices.SortStableFunc(newest, byTime)
 			newest = slices.Delete(newest, 0, limit)
 		}
@@ -157,15 +157,15 @@ func Newest[T any](ctx context.Context, v *View, f Filter, keep func(*Entry) T) 
 
 // History is what the journal says of letters. Of each letter it has kept one
 // marker at least, the last one.
-func (v *View) History(ctx context.Context, refs []Ref) (map[Ref][]Marker, error) {
-	history := make(map[Ref][]Marker)
+func (v *Snapshot) History(ctx context.Context, refs []Position) (map[Position][]Marker, error) {
+	history := make(map[Position][]Marker)
 	if v.journal == nil {
 		return history, nil
 	}
 	for _, ref := range refs {
 		history[ref] = nil
 	}
-	err := v.readJournal(ctx, func(ref Ref, m *Marker) {
+	err := v.readJournal(ctx, func(ref Position, m *Marker) {
 		if _, asked := history[ref]; asked && m != nil {
 			history[ref] = append(history[ref], *m)
 		}

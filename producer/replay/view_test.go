@@ -134,8 +134,8 @@ func TestReinitialised(t *testing.T) {
 	if _, err := replay.Run(context.Background(), j, o); err != nil {
 		t.Error(err)
 	}
-	if second.Done != 100 || o.startOver.Load() != 1 {
-		t.Errorf("the second replay did %d letters, the first started over %d times", second.Done, o.startOver.Load())
+	if second.Completed != 100 || o.startOver.Load() != 1 {
+		t.Errorf("the second replay did %d letters, the first started over %d times", second.Completed, o.startOver.Load())
 	}
 	w.check(all)
 }
@@ -163,8 +163,8 @@ func TestTooLargeForItsTopic(t *testing.T) {
 		w.produce(outputs.DeadLetter(e, f))
 	}
 	result := w.run(w.job())
-	if result.Done != 57 || result.Plan.Left[replay.DoesNotFit] != 3 || result.Gone != 0 {
-		t.Errorf("%d done, %v left, %d gone", result.Done, result.Plan.Left, result.Gone)
+	if result.Completed != 57 || result.Plan.Skipped[replay.TooLarge] != 3 || result.Expired != 0 {
+		t.Errorf("%d done, %v left, %d gone", result.Completed, result.Plan.Skipped, result.Expired)
 	}
 	if n := len(w.read("narrow")); n != 57 {
 		t.Errorf("%d events arrived, want 57", n)
@@ -184,13 +184,13 @@ func TestNewest(t *testing.T) {
 		written = append(written, r.Timestamp.UnixMilli())
 	}
 	slices.Sort(written)
-	v, err := replay.Look(context.Background(), w.topics())
+	v, err := replay.OpenSnapshot(context.Background(), w.topics())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer v.Close()
 	for _, limit := range []int{1, 7, 199, 200, 500} {
-		got, picked, err := replay.Newest(context.Background(), v, replay.Filter{Limit: limit}, func(e *replay.Entry) int64 { return e.Record.Timestamp.UnixMilli() })
+		got, picked, err := replay.Newest(context.Background(), v, replay.Filter{Limit: limit}, func(e *replay.Record) int64 { return e.Raw.Timestamp.UnixMilli() })
 		if err != nil || picked != 200 || !slices.Equal(got, written[max(0, 200-limit):]) {
 			t.Errorf("limit %d: %d of %d, %v", limit, len(got), picked, err)
 		}
@@ -205,7 +205,7 @@ func TestFilters(t *testing.T) {
 	j.Limit = 5
 	w.run(j)
 	w.produce(&kgo.Record{Topic: deadTopic, Value: []byte("not ours")})
-	v, err := replay.Look(context.Background(), w.topics())
+	v, err := replay.OpenSnapshot(context.Background(), w.topics())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestFilters(t *testing.T) {
 		"code":          {replay.Filter{Codes: []int{502}}, 20},
 		"call":          {replay.Filter{CallIDs: []string{"c3", "c4", "c99"}}, 2},
 		"partition":     {replay.Filter{Partitions: []int32{3}}, 7},
-		"letters":       {replay.Filter{Letters: []replay.Ref{w.refs[3], w.refs[9], {Partition: 1, Offset: 99}, {Partition: 77}}}, 2},
+		"letters":       {replay.Filter{Positions: []replay.Position{w.refs[3], w.refs[9], {Partition: 1, Offset: 99}, {Partition: 77}}}, 2},
 		"since":         {replay.Filter{Since: hour}, 0},
 		"until":         {replay.Filter{Until: hour}, 31},
 		"limit":         {replay.Filter{Limit: 4}, 4},
@@ -232,7 +232,7 @@ func TestFilters(t *testing.T) {
 		"contradiction": {replay.Filter{Reasons: []schemas.Reason{schemas.NotFound}, Codes: []int{502}}, 0},
 	} {
 		got := 0
-		for _, err := range v.Letters(context.Background(), c.f) {
+		for _, err := range v.Records(context.Background(), c.f) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -264,8 +264,8 @@ func TestBrokerAway(t *testing.T) {
 			time.AfterFunc(time.Second, func() { away.Store(false) })
 		}
 	}})
-	if err != nil || result.Done != 2000 {
-		t.Errorf("%d done, %v", result.Done, err)
+	if err != nil || result.Completed != 2000 {
+		t.Errorf("%d done, %v", result.Completed, err)
 	}
 	w.check(all)
 }
