@@ -15,6 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"enricher/producer"
 	"enricher/producer/replay"
 	"enricher/schemas"
 )
@@ -62,11 +63,35 @@ func (f *letterFlags) explain(err error) error {
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return fmt.Errorf("%w; check --dead-letter-topic and --brokers", err)
-	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
-		return fmt.Errorf("%w; grant it: kafka-acls --add --allow-principal User:… --operation Describe --operation Write --transactional-id %s",
-			err, replay.TransactionalID(f.DeadLetterTopic))
 	case errors.As(err, &network):
 		return fmt.Errorf("no answer from Kafka at %s; check --brokers and the network: %w", strings.Join(f.Brokers, ","), err)
+	}
+	return withHint(err)
+}
+
+// withHint adds what can be done about an error whose type says what is wrong.
+func withHint(err error) error {
+	var (
+		denied *producer.NotAuthorizedError
+		config *replay.JournalConfigError
+		create *replay.JournalCreateError
+		target *replay.MissingTargetError
+		open   *replay.OpenTransactionError
+	)
+	switch {
+	case errors.As(err, &denied):
+		return fmt.Errorf("%w; grant it: kafka-acls --add --allow-principal User:… --operation %s --%s %s",
+			err, strings.Join(denied.Operations, " --operation "), denied.ResourceType, denied.Resource)
+	case errors.As(err, &config):
+		return fmt.Errorf("%w; fix it with: kafka-configs --alter --entity-type topics --entity-name %s --add-config %s=%s",
+			err, config.Topic, config.Key, config.Want)
+	case errors.As(err, &create):
+		return fmt.Errorf("%w; create it: kafka-topics --create --topic %s --partitions 1 --config %s=%s",
+			err, create.Topic, create.Key, create.Want)
+	case errors.As(err, &target):
+		return fmt.Errorf("%w; create it, or choose another topic with --to", err)
+	case errors.As(err, &open):
+		return fmt.Errorf("%w; find it: kafka-transactions find-hanging", err)
 	}
 	return err
 }

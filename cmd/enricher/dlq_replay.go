@@ -116,13 +116,13 @@ func (f *letterFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, dry b
 	case err == nil:
 		return nil
 	case errors.Is(err, replay.ErrFenced):
-		return fmt.Errorf("stopped: %w; this one ends after %s and leaves the rest to it. If there is none, this process stood still for too long: run it again", err, letterCount(result.Completed))
+		return fmt.Errorf("stopped after %s: %w; if no other replay is running, this process was suspended for too long: run it again", letterCount(result.Completed), err)
 	case errors.Is(err, replay.ErrRecreated):
 		return fmt.Errorf("stopped after %s: %w; look at the new letters before you replay them", letterCount(result.Completed), err)
 	case ctx.Err() != nil:
 		return fmt.Errorf("interrupted after %d of %s; run it again to go on", result.Completed, letterCount(total))
 	case result.Plan != nil:
-		return fmt.Errorf("stopped after %d of %s; run it again to go on: %w", result.Completed, letterCount(total), err)
+		return fmt.Errorf("stopped after %d of %s; run it again to go on: %w", result.Completed, letterCount(total), withHint(err))
 	}
 	return f.explain(err)
 }

@@ -3,7 +3,6 @@ package replay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -182,7 +181,7 @@ func (v *Snapshot) checkTargets(ctx context.Context, p *Plan) error {
 	for _, name := range slices.Sorted(maps.Keys(p.To)) {
 		_, err := findTopic(ctx, v.cl, name)
 		if errors.Is(err, kerr.UnknownTopicOrPartition) {
-			err = fmt.Errorf("topic %q, where %d letters would go, does not exist; create it, or replay them to another one", name, p.To[name])
+			err = &MissingTargetError{Topic: name, DeadLetters: p.To[name]}
 		}
 		errs = append(errs, err)
 	}
