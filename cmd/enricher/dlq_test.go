@@ -114,7 +114,7 @@ func TestDlqView(t *testing.T) {
 	v := newDlqView(&out, &replay.Job{Action: replay.Replayed, Rate: 20})
 	v.Planned(&replay.Plan{DeadLetters: 1000, Reasons: map[schemas.Reason]int{schemas.NotFound: 1000}, To: map[string]int{"calls": 1000}, Skipped: map[replay.SkipReason]int{replay.TooOld: 3}})
 	want := "1000 letters to be replayed\n      1000  not_found\n      1000  to topic calls\n" +
-		"left open: 3 letters, too old for the API (--include-expired takes them along)\nabout 50s at 20 letters a second\n"
+		"left open: 3 letters, older than the API's retention (--include-expired takes them along)\nabout 50s at 20 letters a second\n"
 	if out.String() != want {
 		t.Errorf("the plan is\n%swant\n%s", &out, want)
 	}

@@ -18,63 +18,64 @@ type Record struct {
 	Position
 	State      State
 	Raw        *kgo.Record
-	DeadLetter *producer.Letter // nil: Foreign
-	CallID     string           // "" when the event names none, or is not there
-	// EventTime is when the event was sent, or else when it first came.
+	DeadLetter *producer.Letter // nil if State is Foreign
+	CallID     string           // "" if the event is omitted or names none
+	// EventTime is the time in the event, or else when the event was first produced.
 	EventTime time.Time
 }
 
-func newRecord(r *kgo.Record, d *markerSet) *Record {
-	e := &Record{Position: Position{r.Partition, r.Offset}, State: Foreign, Raw: r}
-	l, ok := producer.ParseLetter(r)
+func newRecord(raw *kgo.Record, markers *markerSet) *Record {
+	r := &Record{Position: Position{raw.Partition, raw.Offset}, State: Foreign, Raw: raw}
+	l, ok := producer.ParseLetter(raw)
 	if !ok {
-		return e
+		return r
 	}
-	e.DeadLetter, e.State = l, d.state(e.Position)
-	e.EventTime = time.UnixMilli(l.OriginalTimestamp)
+	r.DeadLetter, r.State = l, markers.state(r.Position)
+	r.EventTime = time.UnixMilli(l.OriginalTimestamp)
 	if event, err := schemas.ParseEvent(l.Value); err == nil {
-		e.CallID = event.CallID
+		r.CallID = event.CallID
 		if event.Time > 0 {
-			e.EventTime = time.UnixMilli(event.Time)
+			r.EventTime = time.UnixMilli(event.Time)
 		}
 	}
-	return e
+	return r
 }
 
-// Clone is a copy that shares no memory with what was read along with it: a
-// letter that is kept would keep the megabytes around it.
-func (e *Record) Clone() *Record {
-	c, r := *e, *e.Raw
-	r.Key, r.Value, r.Headers = bytes.Clone(r.Key), bytes.Clone(r.Value), slices.Clone(r.Headers)
-	for i, h := range r.Headers {
-		r.Headers[i].Value = bytes.Clone(h.Value)
+// Clone returns a copy that shares no memory with r. A record that is kept without
+// cloning it keeps the whole fetch, megabytes, in memory.
+func (r *Record) Clone() *Record {
+	c, raw := *r, *r.Raw
+	raw.Key, raw.Value, raw.Headers = bytes.Clone(raw.Key), bytes.Clone(raw.Value), slices.Clone(raw.Headers)
+	for i, h := range raw.Headers {
+		raw.Headers[i].Value = bytes.Clone(h.Value)
 	}
-	c.Raw = &r
+	c.Raw = &raw
 	if c.DeadLetter != nil {
-		c.DeadLetter, _ = producer.ParseLetter(&r)
+		c.DeadLetter, _ = producer.ParseLetter(&raw)
 	}
 	return &c
 }
 
-// headerPrefix is what all headers begin with that this program adds to an event.
+// headerPrefix starts the name of every header that enricher adds to an event.
 const headerPrefix = "enricher."
 
-// Event is the event of a letter as it goes back: key, value and headers as it
-// came, without any header of ours but two: when it first came, and how often
-// it was replayed, this time included. It carries the time of its replay.
-func (e *Record) Event(to string) *kgo.Record {
-	l := e.DeadLetter
+// Event returns the original event, to be produced to a topic again ("": the one
+// it came from): its key, value and headers, without headers of enricher except
+// two, when the event was first produced and how many times it has been replayed,
+// this one included. Its timestamp will be that of the replay.
+func (r *Record) Event(to string) *kgo.Record {
+	l := r.DeadLetter
 	if to == "" {
 		to = l.Topic
 	}
-	r := &kgo.Record{Topic: to, Key: l.Key, Value: l.Value}
+	event := &kgo.Record{Topic: to, Key: l.Key, Value: l.Value}
 	for _, h := range l.Headers {
 		if !strings.HasPrefix(h.Key, headerPrefix) {
-			r.Headers = append(r.Headers, h)
+			event.Headers = append(event.Headers, h)
 		}
 	}
-	r.Headers = append(r.Headers,
+	event.Headers = append(event.Headers,
 		kgo.RecordHeader{Key: schemas.HeaderOriginalTimestamp, Value: strconv.AppendInt(nil, l.OriginalTimestamp, 10)},
 		kgo.RecordHeader{Key: schemas.HeaderReplays, Value: strconv.AppendInt(nil, int64(l.Replays)+1, 10)})
-	return r
+	return event
 }

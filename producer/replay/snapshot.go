@@ -13,110 +13,110 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Topics names the topics and says how to reach them.
+// Topics names the topics, and the brokers that have them.
 type Topics struct {
 	Kafka           []kgo.Opt // brokers, TLS, SASL
 	DeadLetterTopic string
 	JournalTopic    string
 }
 
-// Snapshot is the dead-letter topic and its journal as they stood when Look looked. Letters that are written later are not in it; letters that retention
-// deletes later drop out of it.
+// Snapshot is the dead-letter topic and its journal at the time of OpenSnapshot.
+// Dead letters written later are not in it; those that retention deletes later
+// disappear from it.
 type Snapshot struct {
 	cl          *kgo.Client
 	deadLetters *topic
-	ranges      map[int32]offsetRange // of letters
-	journal     *topic                // nil: there is none yet
+	ranges      map[int32]offsetRange // of deadLetters
+	journal     *topic                // nil if it does not exist
 	markers     markerSet
 }
 
-// OpenSnapshot looks at the topics and reads the journal.
+// OpenSnapshot finds the topics and reads the journal.
 func OpenSnapshot(ctx context.Context, topics Topics) (*Snapshot, error) {
 	cl, err := kgo.NewClient(topics.Kafka...)
 	if err != nil {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
-	v := &Snapshot{cl: cl}
-	if err := v.load(ctx, topics); err != nil {
+	s := &Snapshot{cl: cl}
+	if err := s.load(ctx, topics); err != nil {
 		cl.Close()
 		return nil, err
 	}
-	return v, nil
+	return s, nil
 }
 
-// Close ends the view.
-func (v *Snapshot) Close() { v.cl.Close() }
+// Close closes the snapshot's Kafka client; its iterators fail afterwards.
+func (s *Snapshot) Close() { s.cl.Close() }
 
-func (v *Snapshot) load(ctx context.Context, topics Topics) (err error) {
-	if v.deadLetters, err = findTopic(ctx, v.cl, topics.DeadLetterTopic); err != nil {
+func (s *Snapshot) load(ctx context.Context, topics Topics) (err error) {
+	if s.deadLetters, err = findTopic(ctx, s.cl, topics.DeadLetterTopic); err != nil {
 		return err
 	}
-	// Up to the last stable offset: nothing below it is undecided.
-	if v.ranges, err = v.deadLetters.ranges(ctx, kadm.NewClient(v.cl).ListCommittedOffsets); err != nil {
+	// Up to the last stable offset: every transaction below it has ended.
+	if s.ranges, err = s.deadLetters.ranges(ctx, kadm.NewClient(s.cl).ListCommittedOffsets); err != nil {
 		return err
 	}
-	v.journal, err = findTopic(ctx, v.cl, topics.JournalTopic)
+	s.journal, err = findTopic(ctx, s.cl, topics.JournalTopic)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
-		v.journal = nil
+		s.journal = nil
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return v.readJournal(ctx, func(ref Position, m *Marker) {
+	return s.readJournal(ctx, func(pos Position, m *Marker) {
 		if m == nil {
-			v.markers.set(ref, Open)
+			s.markers.set(pos, Open)
 		} else {
-			v.markers.set(ref, m.Action)
+			s.markers.set(pos, m.Action)
 		}
 	})
 }
 
-// readJournal calls fn for every marker of this dead-letter topic, up to the
-// journal's very end: past the last stable offset it waits until what is open
-// there is decided.
-func (v *Snapshot) readJournal(ctx context.Context, fn func(Position, *Marker)) error {
-	spans, err := v.journal.ranges(ctx, kadm.NewClient(v.cl).ListEndOffsets)
+// readJournal calls fn for every marker of this dead-letter topic, up to the high
+// watermark of the journal: it waits for transactions that are still open there.
+func (s *Snapshot) readJournal(ctx context.Context, fn func(Position, *Marker)) error {
+	ranges, err := s.journal.ranges(ctx, kadm.NewClient(s.cl).ListEndOffsets)
 	if err != nil {
 		return err
 	}
-	for _, p := range v.journal.partitions() {
-		for r, err := range v.journal.read(ctx, p, spans[p]) {
+	for _, p := range s.journal.partitions() {
+		for raw, err := range s.journal.read(ctx, p, ranges[p]) {
 			if err != nil {
 				return err
 			}
-			id, ref, m, err := parseMarker(r)
+			id, pos, m, err := parseMarker(raw)
 			if err != nil {
-				return fmt.Errorf("topic %q holds a record at %d:%d that is no entry of a journal: %w", v.journal.name, p, r.Offset, err)
+				return fmt.Errorf("topic %q: record %d:%d is not a journal entry: %w", s.journal.name, p, raw.Offset, err)
 			}
-			if id == v.deadLetters.id {
-				fn(ref, m)
+			if id == s.deadLetters.id {
+				fn(pos, m)
 			}
 		}
 	}
 	return nil
 }
 
-// Records yields what the filter picks, in the order of the topic, and at most
-// one error, which is the last.
-func (v *Snapshot) Records(ctx context.Context, f Filter) iter.Seq2[*Record, error] {
+// Records yields the records that the filter selects, partition by partition in
+// the order of their offsets, and at most one error, which is the last element.
+func (s *Snapshot) Records(ctx context.Context, f Filter) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
 		n := 0
-		for _, p := range v.deadLetters.partitions() {
-			s, ok := f.narrow(p, v.ranges[p])
+		for _, p := range s.deadLetters.partitions() {
+			offsets, ok := f.narrow(p, s.ranges[p])
 			if !ok {
 				continue
 			}
-			for r, err := range v.deadLetters.read(ctx, p, s) {
+			for raw, err := range s.deadLetters.read(ctx, p, offsets) {
 				if err != nil {
 					yield(nil, err)
 					return
 				}
-				e := newRecord(r, &v.markers)
-				if !f.matches(e) {
+				r := newRecord(raw, &s.markers)
+				if !f.matches(r) {
 					continue
 				}
-				if n++; !yield(e, nil) || n == f.Limit {
+				if n++; !yield(r, nil) || n == f.Limit {
 					return
 				}
 			}
@@ -124,50 +124,50 @@ func (v *Snapshot) Records(ctx context.Context, f Filter) iter.Seq2[*Record, err
 	}
 }
 
-// Newest are the letters last written among those that the filter picks, in the
-// order in which they were written, at most Limit of them, which must be more
-// than 0; and how many the filter picks. Of a letter only what keep makes of it
-// stays in memory.
-func Newest[T any](ctx context.Context, v *Snapshot, f Filter, keep func(*Record) T) ([]T, int, error) {
+// Newest returns the most recently written records that the filter selects, in
+// the order in which they were written, and the number of records that it selects
+// without Limit, which must be positive. Of each record only the value that keep
+// returns stays in memory.
+func Newest[T any](ctx context.Context, s *Snapshot, f Filter, keep func(*Record) T) ([]T, int, error) {
 	type kept struct {
 		written time.Time
-		what    T
+		value   T
 	}
 	byTime := func(a, b kept) int { return a.written.Compare(b.written) }
-	limit, picked := f.Limit, 0
+	limit, selected := f.Limit, 0
 	f.Limit = 0
 	var newest []kept
-	for e, err := range v.Records(ctx, f) {
+	for r, err := range s.Records(ctx, f) {
 		if err != nil {
-			return nil, picked, err
+			return nil, selected, err
 		}
-		picked++
-		if newest = append(newest, kept{e.Raw.Timestamp, keep(e)}); len(newest) == 2*limit {
+		selected++
+		if newest = append(newest, kept{r.Raw.Timestamp, keep(r)}); len(newest) == 2*limit {
 			slices.SortStableFunc(newest, byTime)
 			newest = slices.Delete(newest, 0, limit)
 		}
 	}
 	slices.SortStableFunc(newest, byTime)
-	var all []T
+	var values []T
 	for _, k := range newest[max(0, len(newest)-limit):] {
-		all = append(all, k.what)
+		values = append(values, k.value)
 	}
-	return all, picked, nil
+	return values, selected, nil
 }
 
-// History is what the journal says of letters. Of each letter it has kept one
-// marker at least, the last one.
-func (v *Snapshot) History(ctx context.Context, refs []Position) (map[Position][]Marker, error) {
+// History returns the markers of dead letters in the order in which they were
+// written. Compaction may have removed all but the last one of each.
+func (s *Snapshot) History(ctx context.Context, positions []Position) (map[Position][]Marker, error) {
 	history := make(map[Position][]Marker)
-	if v.journal == nil {
+	if s.journal == nil {
 		return history, nil
 	}
-	for _, ref := range refs {
-		history[ref] = nil
+	for _, pos := range positions {
+		history[pos] = nil
 	}
-	err := v.readJournal(ctx, func(ref Position, m *Marker) {
-		if _, asked := history[ref]; asked && m != nil {
-			history[ref] = append(history[ref], *m)
+	err := s.readJournal(ctx, func(pos Position, m *Marker) {
+		if _, wanted := history[pos]; wanted && m != nil {
+			history[pos] = append(history[pos], *m)
 		}
 	})
 	return history, err

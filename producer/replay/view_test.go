@@ -287,7 +287,7 @@ func TestJournalIsNeeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.produce(&kgo.Record{Topic: journal, Key: []byte("somebody else's")})
-	if _, err := replay.Run(ctx, w.job(), quiet{}); err == nil || !strings.Contains(err.Error(), "no entry of a journal") {
+	if _, err := replay.Run(ctx, w.job(), quiet{}); err == nil || !strings.Contains(err.Error(), "is not a journal entry") {
 		t.Errorf("with a foreign record: %v", err)
 	}
 	if n := len(w.read(inTopic)); n > 0 {
