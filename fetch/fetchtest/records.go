@@ -44,11 +44,10 @@ func (a *API) RecordFor(callID string) schemas.CallRecord { return RecordFor(a.c
 
 // RecordFor is the record that a simulator with this seed has of callID.
 func RecordFor(seed uint64, callID string) schemas.CallRecord {
-	h := hash(seed, callID, 0)
-	pick := func(n uint64) uint64 { // the next digit of h
-		d := h % n
-		h /= n
-		return d
+	picks := uint64(0)
+	pick := func(n uint64) uint64 {
+		picks++
+		return hash(seed, callID, picks) % n
 	}
 	caller := "user" + strconv.FormatUint(pick(5000), 10)
 	callees := []string{caller}
