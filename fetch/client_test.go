@@ -42,7 +42,7 @@ func TestEveryCodeHasItsVerdict(t *testing.T) {
 			api := fetchtest.New(fetchtest.Config{})
 			c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
 			api.Script("id", fetchtest.CodeInfo(row.Code, "what the API has to say"))
-			a := lookup(t, c, api, "id")
+			a := send(t, c, api, "id")
 			if a.Code != row.Code || a.Verdict != want[a.Label] {
 				t.Errorf("%+v", a)
 			}
@@ -60,7 +60,7 @@ func TestEveryCodeHasItsVerdict(t *testing.T) {
 			if (row.Code == 60004 || row.Code == 60005) != (a.EscalateAfter == 3) {
 				t.Errorf("EscalateAfter %d", a.EscalateAfter)
 			}
-			if next := lookup(t, c, api, "id"); next.Verdict != fetch.Found {
+			if next := send(t, c, api, "id"); next.Verdict != fetch.Found {
 				t.Errorf("afterwards: %+v", next)
 			}
 		})
@@ -86,7 +86,7 @@ func TestEveryStatusHasItsVerdict(t *testing.T) {
 		_, _ = w.Write([]byte(`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":5}}}`))
 	}))})
 	for status = 200; status < 600; status++ {
-		a := lookup(t, c, nil, "id")
+		a := send(t, c, nil, "id")
 		if status < 300 {
 			if a.Verdict != fetch.Found {
 				t.Errorf("%d: %+v", status, a)
@@ -108,7 +108,7 @@ func TestRetryAfterIsReadAndCapped(t *testing.T) {
 		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
 	} {
 		api.Script("id", fetchtest.TooManyRequests(header))
-		if a := lookup(t, c, api, "id"); a.Verdict != fetch.Throttled || a.RetryAfter != want {
+		if a := send(t, c, api, "id"); a.Verdict != fetch.Throttled || a.RetryAfter != want {
 			t.Errorf("Retry-After %q: %v, want %v", header, a.RetryAfter, want)
 		}
 	}
@@ -145,7 +145,7 @@ func TestEveryKindOfBodyHasItsVerdict(t *testing.T) {
 			api := fetchtest.New(fetchtest.Config{})
 			api.SetOutage(fetchtest.Body(name, "application/json", c.body))
 			client := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
-			a := lookup(t, client, api, "id")
+			a := send(t, client, api, "id")
 			if a.Verdict != c.verdict || a.Label != c.label || !strings.Contains(a.Message, c.message) {
 				t.Errorf("%+v", a)
 			}
@@ -174,10 +174,10 @@ func TestTransportFaults(t *testing.T) {
 			api, server := listen(t, fetchtest.Config{})
 			client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
 			api.Script("id", c.fault)
-			if a := lookup(t, client, api, "id"); a.Label != c.label {
+			if a := send(t, client, api, "id"); a.Label != c.label {
 				t.Errorf("%+v", a)
 			}
-			if a := lookup(t, client, api, "id"); a.Verdict != fetch.Found {
+			if a := send(t, client, api, "id"); a.Verdict != fetch.Found {
 				t.Errorf("afterwards: %+v", a)
 			}
 			if api.Requests() != 2 || api.Strays() != 0 {
@@ -189,7 +189,7 @@ func TestTransportFaults(t *testing.T) {
 		api, server := listen(t, fetchtest.Config{})
 		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
 		api.Script("id", fetchtest.Huge(1<<20))
-		if a := lookup(t, client, api, "id"); a.Label != "no_record" {
+		if a := send(t, client, api, "id"); a.Label != "no_record" {
 			t.Errorf("%+v", a)
 		}
 	})
@@ -211,7 +211,7 @@ func TestTransportFaults(t *testing.T) {
 		server.StartTLS()
 		defer server.Close()
 		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
-		if a := lookup(t, client, api, "id"); a.Verdict != fetch.Retry || a.Label != "network" || !strings.Contains(a.Message, "certificate") {
+		if a := send(t, client, api, "id"); a.Verdict != fetch.Retry || a.Label != "network" || !strings.Contains(a.Message, "certificate") {
 			t.Errorf("%+v", a)
 		}
 		if api.Requests() != 0 {
@@ -229,7 +229,7 @@ func TestTimeoutAndCancellation(t *testing.T) {
 			api.SetOutage(fault)
 			c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api), Timeout: 4 * time.Second})
 			start := time.Now()
-			a := lookup(t, c, api, "id")
+			a := send(t, c, api, "id")
 			if a.Label != "timeout" || !strings.Contains(a.Message, "4s") || !strings.Contains(a.Message, phase) {
 				t.Errorf("%+v", a)
 			}
@@ -239,10 +239,10 @@ func TestTimeoutAndCancellation(t *testing.T) {
 
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("the process ends"))
 			defer cancel()
-			if a := lookupContext(t, ctx, c, api, "id"); a.Label != "cancelled" || !strings.Contains(a.Message, "the process ends") {
+			if a := sendContext(t, ctx, c, api, "id"); a.Label != "cancelled" || !strings.Contains(a.Message, "the process ends") {
 				t.Errorf("cancelled: %+v", a)
 			}
-			if a := lookupContext(t, ctx, c, api, "id"); a.Label != "cancelled" || api.Requests() != 2 {
+			if a := sendContext(t, ctx, c, api, "id"); a.Label != "cancelled" || api.Requests() != 2 {
 				t.Errorf("cancelled before: %+v, %d requests", a, api.Requests())
 			}
 		})
@@ -272,7 +272,7 @@ func TestConnectionsAreReused(t *testing.T) {
 	// If the server closes idle connections, no request is sent twice.
 	server.DropIdle()
 	for i := range 200 {
-		lookup(t, c, api, fmt.Sprint("again-", i))
+		send(t, c, api, fmt.Sprint("again-", i))
 	}
 	if n := api.Requests(); n > 2200 || n < 2100 {
 		t.Errorf("%d requests, want 2,200 at most and nearly that", n)
@@ -283,7 +283,7 @@ func TestAnyCallIDArrivesUnchanged(t *testing.T) {
 	api := fetchtest.New(fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
 	for _, id := range []string{"a", `with "quotes" and \`, "ümläut", "line\nbreak", "</script>", "12345678901234567890", strings.Repeat("x", 256)} {
-		if a := lookup(t, c, api, id); a.Verdict != fetch.Found || a.Record.CallID != id || api.RequestsFor(id) != 1 {
+		if a := send(t, c, api, id); a.Verdict != fetch.Found || a.Record.CallID != id || api.RequestsFor(id) != 1 {
 			t.Errorf("%q: %+v", id, a)
 		}
 	}
@@ -340,7 +340,7 @@ func FuzzResponse(f *testing.F) {
 			w.WriteHeader(status)
 			_, _ = w.Write(body)
 		}))})
-		a := lookup(t, c, nil, "id")
+		a := send(t, c, nil, "id")
 		if a.Verdict == fetch.Found && (a.Record.CallID != "id" || a.Record.End <= 0) {
 			t.Errorf("found %+v", a.Record)
 		}

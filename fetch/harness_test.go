@@ -50,15 +50,15 @@ func listen(tb testing.TB, cfg fetchtest.Config) (*fetchtest.API, *fetchtest.Ser
 	return api, server
 }
 
-// lookup sends one request and checks what holds for every response: its labels
+// send sends one request and checks what holds for every response: its labels
 // are of the closed set, its texts are bounded and contain no secret, and sent was
 // called exactly once.
-func lookup(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
+func send(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
-	return lookupContext(tb, context.Background(), c, api, callID)
+	return sendContext(tb, context.Background(), c, api, callID)
 }
 
-func lookupContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
+func sendContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
 	calls := 0
 	a := c.Lookup(ctx, callID, func() { calls++ })

@@ -29,7 +29,7 @@ func (c *caught) Errorf(string, ...any) { c.n++ }
 func TestAssertAbsentFindsSecrets(t *testing.T) {
 	api := fetchtest.New(fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
-	lookup(t, c, api, "id")
+	send(t, c, api, "id")
 	s := api.Secrets()
 	if s.Key == "" || len(s.UserSigs) != 1 || len(s.URLs) != 1 {
 		t.Fatalf("%+v", s)
@@ -83,11 +83,11 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 }
 
 // On every failing path, whatever the API echoes, no response contains a secret:
-// checkResponse, which lookup calls, looks for them.
+// checkResponse, which send calls, looks for them.
 func TestNoLeaks(t *testing.T) {
 	api, server := listen(t, fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
-	lookup(t, c, api, "warm")
+	send(t, c, api, "warm")
 	secrets := api.Secrets()
 	faults := []fetchtest.Fault{
 		fetchtest.Echo(60010), fetchtest.Echo(424242), fetchtest.Echo(101050), fetchtest.BadGateway(), fetchtest.CutBody(), fetchtest.Reset(),
@@ -103,7 +103,7 @@ func TestNoLeaks(t *testing.T) {
 	}
 	for _, f := range faults {
 		api.Script("id", f)
-		a := lookup(t, c, api, "id")
+		a := send(t, c, api, "id")
 		if strings.Contains(a.Message, "another-signature") {
 			t.Errorf("a foreign signature is passed on: %s", a.Message)
 		}
@@ -111,7 +111,7 @@ func TestNoLeaks(t *testing.T) {
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
-	lookup(t, c, api, "id")
+	send(t, c, api, "id")
 
 	var sent fetchtest.Secrets // what the transports below were given
 	quote := func(r *http.Request) string {

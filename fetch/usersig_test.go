@@ -91,7 +91,7 @@ func TestUserSigIsReusedAndRenewed(t *testing.T) {
 		c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(r)})
 		sigs := map[string]time.Time{}
 		for range 30 * 24 {
-			if a := lookup(t, c, api, "id"); a.Verdict != fetch.Found {
+			if a := send(t, c, api, "id"); a.Verdict != fetch.Found {
 				t.Fatal(a.Message)
 			}
 			if _, known := sigs[r.last()]; !known {
@@ -136,7 +136,7 @@ func TestExpiredUserSigIsReplacedOnce(t *testing.T) {
 		expect := func(want fetch.Verdict) {
 			t.Helper()
 			<-time.After(time.Second) // a UserSig of the same second is the same
-			if a := lookup(t, c, api, "id"); a.Verdict != want {
+			if a := send(t, c, api, "id"); a.Verdict != want {
 				t.Errorf("%v (%s), want %v", a.Verdict, a.Message, want)
 			}
 		}
@@ -180,7 +180,7 @@ func TestKeyFileIsReadAgain(t *testing.T) {
 		expect := func(want fetch.Verdict) fetch.Response {
 			t.Helper()
 			<-time.After(2 * time.Second)
-			a := lookup(t, c, api, "id")
+			a := send(t, c, api, "id")
 			if a.Verdict != want {
 				t.Errorf("%v (%s), want %v", a.Verdict, a.Message, want)
 			}
@@ -233,7 +233,7 @@ func TestWrongIdentityIsRejected(t *testing.T) {
 	} {
 		api := fetchtest.New(fetchtest.Config{})
 		c.cfg.Transport = fetchtest.Transport(api)
-		if a := lookup(t, newClient(t, c.cfg), api, "id"); a.Verdict != fetch.AccountRejected || a.Code != fetch.CodeByName(c.code).Code {
+		if a := send(t, newClient(t, c.cfg), api, "id"); a.Verdict != fetch.AccountRejected || a.Code != fetch.CodeByName(c.code).Code {
 			t.Errorf("%s: %+v", name, a)
 		}
 	}
