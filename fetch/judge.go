@@ -26,7 +26,7 @@ func judgeStatus(status int) Response {
 		message += " " + text
 	}
 	if k == http3xx {
-		message += ": redirects are not followed; check the region or base URL"
+		message += ": the API redirects, which is not followed; check the region or base URL"
 	}
 	r := k.response(message)
 	r.Code = status
