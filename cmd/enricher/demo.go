@@ -204,7 +204,7 @@ func (c *demoCmd) kafka(ctx context.Context) (demoSettings, func() error, error)
 
 // printAccount is the closing account. Whatever it says of events comes from
 // the feeder's ledger and a read_committed reader, not from the pipeline.
-func printAccount(w io.Writer, a *audit.Account, api *fetchtest.API) {
+func printAccount(w io.Writer, a *audit.Report, api *fetchtest.API) {
 	letters, reasons := 0, ""
 	for _, r := range sortedReasons(a.DeadLetters) {
 		letters += a.DeadLetters[r]
@@ -227,7 +227,7 @@ wrong                %6d
 API requests         %6d   for %d calls: %.2f per CallId
 most in one second   %6d   of %d allowed
 latency                p50 %v, p99 %v, from the event to its outcome
-`, a.Events, a.Enriched, letters, reasons, a.Skipped, len(a.Lost), len(a.Doubled), len(a.Wrong),
+`, a.Events, a.Enriched, letters, reasons, a.Skipped, len(a.Lost), len(a.Duplicated), len(a.Wrong),
 		api.Requests(), api.UniqueCallIDs(), api.RequestsPerCallID(),
 		api.MaxInAnyWindow(time.Second), demoRate, quantile(.5), quantile(.99))
 	if !a.OK() {
