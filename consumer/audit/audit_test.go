@@ -21,13 +21,14 @@ var (
 	latency  = 3 * time.Second
 )
 
-// The events of a run, by offset.
+// The offsets of a run's events.
 const (
 	found = iota
 	missing
 	otherCallback
 	either // a call that may be found or not
 	tooLarge
+	empty // a null key and an empty value
 	events
 )
 
@@ -36,6 +37,9 @@ func source(offset int64) audit.Source {
 }
 
 func event(offset int64) *kgo.Record {
+	if offset == empty {
+		return &kgo.Record{Topic: "calls", Partition: 2, Offset: offset, Value: []byte{}}
+	}
 	return &kgo.Record{Topic: "calls", Partition: 2, Offset: offset, Key: []byte("key"), Value: []byte("value")}
 }
 
@@ -62,9 +66,11 @@ func goodRun() (*audit.Ledger, []*kgo.Record) {
 	l.Add(source(otherCallback), audit.Expect{Key: key, Value: value, Produced: produced})
 	l.Add(source(either), audit.Expect{CallID: "b", Enriched: []byte("B"), Reasons: notFound, Key: key, Value: value, Produced: produced})
 	l.Add(source(tooLarge), audit.Expect{Reasons: []schemas.Reason{schemas.Malformed}, Key: key, Value: value, Produced: produced})
+	l.Add(source(empty), audit.Expect{Reasons: []schemas.Reason{schemas.Malformed}, Value: []byte{}, Produced: produced})
 	return &l, []*kgo.Record{
 		found: enriched(found, "a", "A"), missing: deadLetter(missing, schemas.NotFound), otherCallback: nil, either: deadLetter(either, schemas.NotFound),
 		tooLarge: at(builder.DeadLetterWithoutPayload(event(tooLarge), &schemas.Failure{Reason: schemas.Malformed})),
+		empty:    deadLetter(empty, schemas.Malformed),
 	}
 }
 
@@ -82,10 +88,10 @@ func TestGoodRunIsOK(t *testing.T) {
 	if !r.OK() {
 		t.Error(r)
 	}
-	if r.Events != 5 || r.Enriched != 1 || r.DeadLetters[schemas.NotFound] != 2 || r.DeadLetters[schemas.Malformed] != 1 || r.Skipped != 1 {
+	if r.Events != events || r.Enriched != 1 || r.DeadLetters[schemas.NotFound] != 2 || r.DeadLetters[schemas.Malformed] != 2 || r.Skipped != 1 {
 		t.Errorf("%+v", r)
 	}
-	if want := []time.Duration{latency, latency, latency, latency}; !slices.Equal(r.Latency, want) {
+	if want := slices.Repeat([]time.Duration{latency}, events-1); !slices.Equal(r.Latency, want) {
 		t.Errorf("latency %v, want %v", r.Latency, want)
 	}
 }
@@ -134,7 +140,7 @@ func TestDefectIsFound(t *testing.T) {
 		{
 			name:   "everything is lost",
 			defect: func([]*kgo.Record) []*kgo.Record { return nil },
-			lost:   []string{"calls[2]@0", "calls[2]@1", "calls[2]@3", "calls[2]@4"},
+			lost:   []string{"calls[2]@0", "calls[2]@1", "calls[2]@3", "calls[2]@4", "calls[2]@5"},
 		},
 		{
 			name:   "an enriched record is duplicated",
@@ -196,7 +202,7 @@ func TestDefectIsFound(t *testing.T) {
 			wrong: []string{`calls[2]@1: dead letter with key "other", want "key"`},
 		},
 		{
-			name: "a dead letter has an empty value",
+			name: "a dead letter has a null value",
 			defect: func(o []*kgo.Record) []*kgo.Record {
 				o[missing] = with(o[missing], func(r *kgo.Record) { r.Value = nil })
 				return o
@@ -204,9 +210,25 @@ func TestDefectIsFound(t *testing.T) {
 			wrong: []string{"calls[2]@1: dead letter with a value of 0 bytes, want the event's 5"},
 		},
 		{
+			name: "a null key becomes an empty one",
+			defect: func(o []*kgo.Record) []*kgo.Record {
+				o[empty] = with(o[empty], func(r *kgo.Record) { r.Key = []byte{} })
+				return o
+			},
+			wrong: []string{`calls[2]@5: dead letter with key ""`},
+		},
+		{
+			name: "an empty value becomes a null one",
+			defect: func(o []*kgo.Record) []*kgo.Record {
+				o[empty] = with(o[empty], func(r *kgo.Record) { r.Value = nil })
+				return o
+			},
+			wrong: []string{"calls[2]@5: dead letter with a value of 0 bytes"},
+		},
+		{
 			name:   "an event that was never produced has an outcome",
 			defect: func(o []*kgo.Record) []*kgo.Record { return append(o, enriched(events, "d", "D")) },
-			wrong:  []string{"calls[2]@5: an outcome of an event that was never produced"},
+			wrong:  []string{"calls[2]@6: an outcome of an event that was never produced"},
 		},
 		{
 			name: "an enriched record has no topic",
@@ -252,9 +274,17 @@ func TestDefectIsFound(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l, outputs := goodRun()
-			r := check(l, test.defect(outputs))
+			outputs = test.defect(outputs)
+			skipped := 1
+			if len(outputs) > otherCallback && outputs[otherCallback] != nil {
+				skipped = 0
+			}
+			r := check(l, outputs)
 			if r.OK() {
 				t.Fatal("the defect was not found")
+			}
+			if r.Skipped != skipped {
+				t.Errorf("%d skipped, want %d", r.Skipped, skipped)
 			}
 			expectLines(t, "lost", r.Lost, test.lost)
 			expectLines(t, "duplicated", r.Duplicated, test.twice)

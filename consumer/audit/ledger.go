@@ -126,10 +126,13 @@ func (e *Expect) checkDeadLetter(d *producer.DeadLetter) string {
 		return fmt.Sprintf("dead letter %s (%s), want one of %v", d.Reason, d.Message, e.Reasons)
 	case d.OmittedBytes > 0: // the event was too large to copy
 		return ""
-	case !bytes.Equal(d.Key, e.Key) || (d.Key == nil) != (e.Key == nil):
+	case !same(d.Key, e.Key):
 		return fmt.Sprintf("dead letter with key %q, want %q", d.Key, e.Key)
-	case !bytes.Equal(d.Value, e.Value) || (d.Value == nil) != (e.Value == nil):
+	case !same(d.Value, e.Value):
 		return fmt.Sprintf("dead letter with a value of %d bytes, want the event's %d", len(d.Value), len(e.Value))
 	}
 	return ""
 }
+
+// same reports whether keys or values are equal. Null and empty are different.
+func same(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
