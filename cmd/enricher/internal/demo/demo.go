@@ -223,7 +223,7 @@ func (c *Command) kafka(ctx context.Context) (settings, func() error, error) {
 
 // printReport prints the reconciliation. What it says about events comes from the
 // expected outcomes and a read_committed consumer, not from the pipeline.
-func printReport(w io.Writer, r *audit.Account, api *fetchtest.API) {
+func printReport(w io.Writer, r *audit.Report, api *fetchtest.API) {
 	deadLetters, reasons := 0, ""
 	for _, reason := range sortedReasons(r.DeadLetters) {
 		deadLetters += r.DeadLetters[reason]
@@ -246,7 +246,7 @@ wrong                %6d
 API requests         %6d   for %d distinct CallIds (%.2f each)
 peak request rate    %6s   (limit %d/s)
 end-to-end latency     p50 %v  p99 %v
-`, r.Events, r.Enriched, deadLetters, reasons, r.Skipped, len(r.Lost), len(r.Doubled), len(r.Wrong),
+`, r.Events, r.Enriched, deadLetters, reasons, r.Skipped, len(r.Lost), len(r.Duplicated), len(r.Wrong),
 		api.Requests(), api.UniqueCallIDs(), api.RequestsPerCallID(),
 		fmt.Sprintf("%d/s", api.MaxInAnyWindow(time.Second)), apiRate, quantile(.5), quantile(.99))
 	if !r.OK() {
