@@ -12,8 +12,8 @@ import (
 // EndOfCall is the CallbackCommand of the callback for the end of a call.
 const EndOfCall = "Call.CallbackAfterEndCall"
 
-// MaxCallID is the maximum length of a CallId in bytes. The CallIds of Tencent have
-// 36; a longer text is not one.
+// MaxCallID is the maximum length of a CallId in bytes: CallIds are kept in memory
+// and in the cache, and those in the API's samples have 36 bytes.
 const MaxCallID = 256
 
 // maxEventTime is the end of the year 9999 in ms; later times are not valid.
