@@ -11,12 +11,10 @@ import (
 	"time"
 
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
 )
 
-const (
-	calm    = 3 * time.Second // after a change, until shares are what they will be
-	leastOf = 0.98            // of the rate must be used while all is steady
-)
+const calm = 3 * time.Second // after a change, until shares are what they will be
 
 func quotaSetup(nodes int) setup {
 	return setup{
@@ -120,8 +118,8 @@ func (s *stage) judgeQuota(ctx context.Context, phases []phase) error {
 		fmt.Printf("%-16s %5.1f s, %6d calls, %5.1f a second, at most %d in one second\n",
 			p.name, seconds, len(calls), float64(len(calls))/seconds, most)
 		if p.name == "steady" {
-			if used := float64(len(calls)) / seconds / apiRate; used < leastOf {
-				problems = append(problems, fmt.Errorf("%.1f %% of the rate was used, want %.0f %%", 100*used, 100*leastOf))
+			if used := 100 * float64(len(calls)) / seconds / apiRate; used < harness.MinRateUsedPercent {
+				problems = append(problems, fmt.Errorf("%.1f %% of the rate was used, want %d %%", used, harness.MinRateUsedPercent))
 			}
 		}
 		if most > apiRate {

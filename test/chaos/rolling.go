@@ -9,14 +9,11 @@ import (
 
 	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
 )
 
-const (
-	longestPause = 3 * time.Second // in the outputs
-	mostPerCall  = 1.01            // requests
-	mostAborted  = 2               // transactions: a join may begin just before one does
-	between      = 2 * time.Second // two restarts, at most
-)
+// between bounds the time between two restarts.
+const between = 2 * time.Second
 
 func rollingSetup(nodes int) setup {
 	return setup{
@@ -115,14 +112,14 @@ func (s *stage) judgeRestart(w *watch, round int, from time.Time, spent cost) er
 	fmt.Printf("rolling restart %d: %.1f s, %d transactions committed, %d aborted; %.4f requests per call; longest pause in the outputs %v, of one partition's events %v (%d)\n",
 		round, to.Sub(from).Seconds(), spent.committed, spent.aborted, perCall, whole.Round(time.Millisecond), worst.Round(time.Millisecond), where)
 	var problems []error
-	if worst > longestPause {
-		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, worst, longestPause))
+	if worst > harness.MaxPauseInRestart {
+		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, worst, harness.MaxPauseInRestart))
 	}
-	if perCall > mostPerCall {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per call, want at most %v", round, perCall, mostPerCall))
+	if perCall > harness.MaxRequestsPerCallRestart {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per call, want at most %v", round, perCall, harness.MaxRequestsPerCallRestart))
 	}
-	if spent.aborted > mostAborted {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, mostAborted))
+	if spent.aborted > harness.MaxAbortedByRestart {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, harness.MaxAbortedByRestart))
 	}
 	return errors.Join(problems...)
 }
