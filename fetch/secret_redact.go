@@ -17,7 +17,7 @@ const (
 	// A shorter one may show: fewer than twelve characters of a 64-character key
 	// are no use to an attacker.
 	gramBytes = 12
-	// maxSecrets bounds the secrets that the redactor knows: the last keys and
+	// maxSecrets bounds the secrets that are looked for: the last keys and
 	// UserSigs of this process. A UserSig is made every few days, and for each
 	// probe while the API rejects the account.
 	maxSecrets = 8

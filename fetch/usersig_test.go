@@ -229,7 +229,7 @@ func TestWrongIdentityIsRejected(t *testing.T) {
 		code string
 	}{
 		"app":        {fetch.ClientConfig{SDKAppID: 5}, "bad_app"},
-		"identifier": {fetch.ClientConfig{Identifier: "nobody"}, "not_administrator"},
+		"identifier": {fetch.ClientConfig{Identifier: "another"}, "not_administrator"},
 	} {
 		api := fetchtest.New(fetchtest.Config{})
 		c.cfg.Transport = fetchtest.Transport(api)

@@ -3,8 +3,8 @@
 // writes, and the headers of its outputs. The JSON Schemas, with samples, are in
 // Files; a test holds types, schemas and samples together.
 //
-// It only converts: it knows neither Kafka nor HTTP, reads no clock, and drops what
-// it does not know. It never guesses: a duration that cannot be computed is absent.
+// It only converts: it depends on neither Kafka nor HTTP, reads no clock, and drops
+// unknown fields. It never guesses: a duration that cannot be computed is absent.
 package schemas
 
 import "embed"

@@ -24,7 +24,7 @@ func TestRecordsAreVaried(t *testing.T) {
 			t.Fatalf("%s: the record is no function of seed and CallId", id)
 		}
 		e := schemas.Enrich(&r)
-		if len(e.Anomalies) > 0 || len(e.Callees) == 0 || e.Answered != (*e.TalkSeconds > 0) {
+		if len(e.Anomalies) > 0 || len(e.Callees) == 0 || (e.AcceptTime > 0) != (*e.TalkSeconds > 0) {
 			t.Errorf("%s", e.Encode())
 		}
 		kinds[r.Result]++
@@ -38,7 +38,7 @@ func TestRecordsAreVaried(t *testing.T) {
 		}
 	}
 	if kinds["NormalEnd"] < n/2 || len(durations) < n/4 {
-		t.Errorf("%d of %d calls were answered, with %d different durations", kinds["NormalEnd"], n, len(durations))
+		t.Errorf("%d of %d calls have talk time, and all have %d different durations", kinds["NormalEnd"], n, len(durations))
 	}
 }
 

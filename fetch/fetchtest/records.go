@@ -42,8 +42,8 @@ const firstStart = 1764000000
 func (a *API) RecordFor(callID string) schemas.CallRecord { return RecordFor(a.cfg.Seed, callID) }
 
 // RecordFor returns the record that a simulator with this seed has of callID.
-// About a third of the calls were never answered, a fifth are group calls, and the
-// callees include the caller, as in the API's own samples.
+// A third of the calls were not accepted, a fifth are group calls, and the callees
+// include the caller, as in the API's own samples.
 func RecordFor(seed uint64, callID string) schemas.CallRecord {
 	rng := rand.New(rand.NewPCG(seed, hash(seed, callID, 0)))
 	caller := "user" + strconv.Itoa(rng.IntN(5000))
