@@ -12,6 +12,7 @@ import (
 
 	"enricher/fetch/fetchtest"
 	"enricher/test/harness"
+	"enricher/test/kafkaproxy"
 )
 
 // crashPoint is a moment of a transaction: a request that is in flight. Handled
@@ -32,15 +33,15 @@ var crashPoints = map[string]crashPoint{
 	"after end, before it is known": {Key: kmsg.EndTxn, Handled: true},
 }
 
-// hang makes the network of the instance hang at the crash point.
-func (p *crashPoint) hang(k kmsg.Key) *fate {
+// hang makes the proxy of the instance hang at the crash point.
+func (p *crashPoint) hang(k kmsg.Key) *kafkaproxy.Action {
 	switch {
 	case k != p.Key:
 		return nil
 	case p.Handled:
-		return &fate{after: harness.Hang}
+		return &kafkaproxy.Action{After: harness.Hang}
 	}
-	return &fate{before: harness.Hang}
+	return &kafkaproxy.Action{Before: harness.Hang}
 }
 
 // killAt makes the embedded broker kill the process that is stored, once, when the

@@ -19,6 +19,7 @@ import (
 	"enricher/producer"
 	"enricher/test/harness"
 	"enricher/test/kafka"
+	"enricher/test/kafkaproxy"
 )
 
 const partitions = harness.Partitions
@@ -120,29 +121,6 @@ func (e *env) serveAPI() (url string) {
 	}
 	e.T.Cleanup(func() { _ = server.Close() })
 	return server.URL
-}
-
-// instance is a running consumer behind a network of its own.
-type instance struct {
-	*harness.Instance
-	network *network
-}
-
-func (e *env) start(name string, change ...func(*consumer.Config)) *instance {
-	e.T.Helper()
-	n := &network{dial: e.Dial}
-	behind := func(c *consumer.Config) {
-		c.Kafka = func() []kgo.Opt { return append(e.Opts(), kgo.Dialer(n.DialContext)) }
-	}
-	i := &instance{Instance: e.Start(name, append([]func(*consumer.Config){behind}, change...)...), network: n}
-	e.T.Cleanup(n.reappear) // before the harness waits for the instance to drain
-	return i
-}
-
-// cutOff cuts an instance off from Kafka for good and ends it.
-func (i *instance) cutOff() {
-	i.network.set(true)
-	i.Stop()
 }
 
 // quick shortens what members wait for.
@@ -263,11 +241,11 @@ func (c childInstance) run() error {
 	}
 	c.Apply(&cfg)
 	quick(&cfg)
-	n := &network{dial: new(net.Dialer).DialContext}
 	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Brokers...)} }
 	if c.Hang != nil {
-		n.onRequest(c.Hang.hang)
-		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.Dialer(n.DialContext)} }
+		p := kafkaproxy.New(new(net.Dialer).DialContext)
+		p.OnRequest(c.Hang.hang)
+		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.Dialer(p.DialContext)} }
 	}
 	if c.Unlimited {
 		cfg.APIRate, cfg.Retry.LookupDelay, cfg.MaxConsecutiveDeadLetters = 0, 0, 0

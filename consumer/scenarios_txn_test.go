@@ -18,9 +18,10 @@ import (
 
 	"enricher/consumer"
 	"enricher/fetch/fetchtest"
+	"enricher/test/kafkaproxy"
 )
 
-// transactionErrors are what a broker may answer to a request of a transaction.
+// transactionErrors are errors with which a request of a transaction may fail.
 var transactionErrors = []*kerr.Error{
 	kerr.UnknownServerError, kerr.RequestTimedOut, kerr.NotCoordinator, kerr.CoordinatorLoadInProgress,
 	kerr.ConcurrentTransactions, kerr.InvalidTxnState, kerr.InvalidProducerEpoch, kerr.ProducerFenced,
@@ -55,7 +56,7 @@ func TestBrokerErrorInTransaction(t *testing.T) {
 }
 
 func brokerErrorInTransaction(t *testing.T, e *env, key kmsg.Key, err *kerr.Error) {
-	e.start("a")
+	e.Start("a")
 	e.FeedCalls("warm", 24)
 	e.Await(time.Minute)
 	fault := kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: 4}
@@ -98,7 +99,7 @@ func TestResponseLostInTransaction(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/handled=%v", key.Name(), handled), func(t *testing.T) {
 				t.Parallel()
 				inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
-					i := e.start("a")
+					i := e.Start("a")
 					var armed atomic.Bool
 					e.Cluster.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
 						e.Cluster.KeepControl()
@@ -106,8 +107,8 @@ func TestResponseLostInTransaction(t *testing.T) {
 							return nil, nil, false // the feeder's
 						}
 						if armed.CompareAndSwap(true, false) {
-							i.network.set(true)
-							i.network.set(false)
+							i.Proxy.SetOffline(true)
+							i.Proxy.SetOffline(false)
 							if !handled {
 								return nil, context.Canceled, true
 							}
@@ -148,24 +149,24 @@ func TestKafkaConnectionLostInTransaction(t *testing.T) {
 // arrived, the second time it did not.
 func connectionLostInTransaction(key kmsg.Key) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
-		i := e.start("a", quick, func(c *consumer.Config) {
+		i := e.Start("a", quick, func(c *consumer.Config) {
 			opts := c.Kafka
 			// By default it retries for 30 s.
 			c.Kafka = func() []kgo.Opt { return append(opts(), kgo.RetryTimeout(time.Second)) }
 		})
 		var sent, cut atomic.Int64
-		i.network.onRequest(func(k kmsg.Key) *fate {
+		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 			if k != key || sent.Add(1)%4 != 0 || cut.Load() == 2 {
 				return nil
 			}
 			disconnect := func() {
-				i.network.set(true)
-				time.AfterFunc(3*time.Second, func() { i.network.set(false) })
+				i.Proxy.SetOffline(true)
+				time.AfterFunc(3*time.Second, func() { i.Proxy.SetOffline(false) })
 			}
 			if cut.Add(1) == 1 {
-				return &fate{after: disconnect}
+				return &kafkaproxy.Action{After: disconnect}
 			}
-			return &fate{before: disconnect}
+			return &kafkaproxy.Action{Before: disconnect}
 		})
 		for n := 0; cut.Load() < 2 || n < 10; n++ {
 			if n > 150 {
@@ -191,18 +192,17 @@ func TestKafkaUnknownErrorAtEnd(t *testing.T) {
 	t.Run("not committed", func(t *testing.T) { onKafka(t, fetchtest.Config{}, unknownErrorAtEnd(false)) })
 }
 
-// unknownErrorAtEnd answers the end of a transaction with UNKNOWN_SERVER_ERROR,
-// which the Kafka client reports as an abort.
+// unknownErrorAtEnd fails the end of a transaction with UNKNOWN_SERVER_ERROR, which the Kafka client reports as an abort.
 func unknownErrorAtEnd(committed bool) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
-		i := e.start("a", quick)
+		i := e.Start("a", quick)
 		var ends, forged atomic.Int64
-		i.network.onRequest(func(k kmsg.Key) *fate {
+		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 			if k != kmsg.EndTxn || ends.Add(1)%3 != 0 || forged.Load() == 2 {
 				return nil
 			}
 			forged.Add(1)
-			return &fate{lost: !committed, answer: func(_ kmsg.Request, resp kmsg.Response) {
+			return &kafkaproxy.Action{Drop: !committed, Respond: func(_ kmsg.Request, resp kmsg.Response) {
 				resp.(*kmsg.EndTxnResponse).ErrorCode = kerr.UnknownServerError.Code
 			}}
 		})
@@ -231,23 +231,23 @@ func TestKafkaTransactionTimesOut(t *testing.T) {
 }
 
 func lateRequest(key kmsg.Key) func(*testing.T, *env) {
-	return transactionTimesOut(key, func(wait func()) *fate { return &fate{before: wait} })
+	return transactionTimesOut(key, func(wait func()) *kafkaproxy.Action { return &kafkaproxy.Action{Before: wait} })
 }
 
 func lateResponse(key kmsg.Key) func(*testing.T, *env) {
-	return transactionTimesOut(key, func(wait func()) *fate { return &fate{after: wait} })
+	return transactionTimesOut(key, func(wait func()) *kafkaproxy.Action { return &kafkaproxy.Action{After: wait} })
 }
 
 // transactionTimesOut because a request in it, or the response, is in flight for
 // longer than the broker keeps a transaction open.
-func transactionTimesOut(key kmsg.Key, delay func(wait func()) *fate) func(*testing.T, *env) {
+func transactionTimesOut(key kmsg.Key, delay func(wait func()) *kafkaproxy.Action) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
-		i := e.start("a", quick)
+		i := e.Start("a", quick)
 		e.FeedCalls("warm-", partitions)
 		e.Await(time.Minute)
 		var held sync.Once
 		arrived := make(chan struct{})
-		i.network.onRequest(func(k kmsg.Key) *fate {
+		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 			if k != key {
 				return nil
 			}

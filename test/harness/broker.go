@@ -19,16 +19,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"enricher/consumer/audit"
+	"enricher/test/kafkaproxy"
 )
-
-// Dial connects to a broker.
-type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Broker is an embedded broker or a real Kafka.
 type Broker struct {
 	T     testing.TB
 	Addrs []string
-	Dial  Dial
+	Dial  kafkaproxy.DialFunc
 	// Cluster is the embedded broker; nil: a real Kafka.
 	Cluster *kfake.Cluster
 	// Client reaches the broker. It produces records to the partitions that they
@@ -50,7 +48,7 @@ func OnLoopback(t testing.TB, opts ...kfake.Opt) *Broker {
 	return embedded(t, new(net.Dialer).DialContext, opts)
 }
 
-func embedded(t testing.TB, dial Dial, opts []kfake.Opt) *Broker {
+func embedded(t testing.TB, dial kafkaproxy.DialFunc, opts []kfake.Opt) *Broker {
 	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1),
@@ -72,7 +70,7 @@ func Connect(t testing.TB, addrs ...string) *Broker {
 	return connect(t, new(net.Dialer).DialContext, addrs)
 }
 
-func connect(t testing.TB, dial Dial, addrs []string) *Broker {
+func connect(t testing.TB, dial kafkaproxy.DialFunc, addrs []string) *Broker {
 	t.Helper()
 	b := &Broker{T: t, Addrs: addrs, Dial: dial}
 	b.Client = b.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(1048588))

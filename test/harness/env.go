@@ -151,7 +151,7 @@ func (e *Env) Outputs() []*kgo.Record {
 }
 
 // Audit compares the outputs so far with the ledger.
-func (e *Env) Audit() *audit.Account {
+func (e *Env) Audit() *audit.Report {
 	e.T.Helper()
 	return e.Ledger.Check(e.Outputs())
 }
@@ -170,7 +170,7 @@ func (e *Env) Await(limit time.Duration) {
 
 // Check fails the test unless every event has exactly the outcome that it must
 // have, and the group has committed all events.
-func (e *Env) Check() *audit.Account {
+func (e *Env) Check() *audit.Report {
 	e.T.Helper()
 	report := e.Audit()
 	if !report.OK() {
