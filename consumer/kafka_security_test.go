@@ -65,7 +65,7 @@ func TestKafkaPermissions(t *testing.T) {
 			"--tls-ca", c.Secured.CA, "--tls-cert", c.Secured.Cert, "--tls-key", c.Secured.Key,
 			"--sasl-mechanism", "SCRAM-SHA-256", "--sasl-user", "enricher", "--sasl-password-file", password,
 			"--group", e.Group, "--instance", "a", "--input-topics", e.In, "--enriched-topic", e.Enriched, "--dead-letter-topic", e.Dead,
-			"--api-url", e.serveAPI(), "--sdk-app-id", strconv.Itoa(fetchtest.DemoSDKAppID), "--settle-delay", "0s", "--admin-addr", "127.0.0.1:0",
+			"--api-url", e.serveAPI(), "--sdk-app-id", strconv.Itoa(fetchtest.DemoSDKAppID), "--lookup-delay", "0s", "--admin-addr", "127.0.0.1:0",
 		},
 	}
 	needed := []permission{

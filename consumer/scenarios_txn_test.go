@@ -192,7 +192,8 @@ func TestKafkaUnknownErrorAtEnd(t *testing.T) {
 	t.Run("not committed", func(t *testing.T) { onKafka(t, fetchtest.Config{}, unknownErrorAtEnd(false)) })
 }
 
-// unknownErrorAtEnd fails the end of a transaction with UNKNOWN_SERVER_ERROR, which the Kafka client reports as an abort.
+// unknownErrorAtEnd fails the end of a transaction with UNKNOWN_SERVER_ERROR, which
+// the Kafka client reports as an abort.
 func unknownErrorAtEnd(committed bool) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
 		i := e.Start("a", quick)

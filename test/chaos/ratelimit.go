@@ -34,7 +34,7 @@ func rateLimitConfig(nodes int) envConfig {
 		// The API throttles nothing here: that would slow the instances down and hide
 		// by how much they exceed the rate.
 		api:   fetchtest.Config{Latency: func(string) time.Duration { return 40 * time.Millisecond }},
-		flags: []string{"--settle-delay", "0s"},
+		flags: []string{"--lookup-delay", "0s"},
 	}
 }
 

@@ -26,7 +26,7 @@ func rollingConfig(nodes int) envConfig {
 	return envConfig{
 		nodes: nodes, instances: initialInstances,
 		api:   fetchtest.Config{Rate: apiRate, Latency: func(string) time.Duration { return 50 * time.Millisecond }},
-		flags: []string{"--settle-delay", "300ms"},
+		flags: []string{"--lookup-delay", "300ms"},
 	}
 }
 
