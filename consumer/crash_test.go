@@ -33,7 +33,7 @@ var crashPoints = map[string]crashPoint{
 	"after end, before it is known": {Key: kmsg.EndTxn, Handled: true},
 }
 
-// hang makes the network of the instance hang at the crash point.
+// hang makes the proxy of the instance hang at the crash point.
 func (p *crashPoint) hang(k kmsg.Key) *kafkaproxy.Action {
 	switch {
 	case k != p.Key:

@@ -123,29 +123,6 @@ func (e *env) serveAPI() (url string) {
 	return server.URL
 }
 
-// instance is a running consumer behind a network of its own.
-type instance struct {
-	*harness.Instance
-	network *kafkaproxy.Proxy
-}
-
-func (e *env) start(name string, change ...func(*consumer.Config)) *instance {
-	e.T.Helper()
-	n := kafkaproxy.New(e.Dial)
-	behind := func(c *consumer.Config) {
-		c.Kafka = func() []kgo.Opt { return append(e.Opts(), kgo.Dialer(n.DialContext)) }
-	}
-	i := &instance{Instance: e.Start(name, append([]func(*consumer.Config){behind}, change...)...), network: n}
-	e.T.Cleanup(func() { n.SetBlackhole(false) }) // before the harness waits for the instance to drain
-	return i
-}
-
-// cutOff cuts an instance off from Kafka for good and ends it.
-func (i *instance) cutOff() {
-	i.network.SetOffline(true)
-	i.Stop()
-}
-
 // quick shortens what members wait for.
 func quick(c *consumer.Config) {
 	c.Retry.LookupDelay = 300 * time.Millisecond
@@ -264,11 +241,11 @@ func (c childInstance) run() error {
 	}
 	c.Apply(&cfg)
 	quick(&cfg)
-	n := kafkaproxy.New(new(net.Dialer).DialContext)
 	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Brokers...)} }
 	if c.Hang != nil {
-		n.OnRequest(c.Hang.hang)
-		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.Dialer(n.DialContext)} }
+		p := kafkaproxy.New(new(net.Dialer).DialContext)
+		p.OnRequest(c.Hang.hang)
+		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.Dialer(p.DialContext)} }
 	}
 	if c.Unlimited {
 		cfg.APIRate, cfg.Retry.LookupDelay, cfg.MaxConsecutiveDeadLetters = 0, 0, 0

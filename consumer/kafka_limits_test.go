@@ -22,6 +22,7 @@ import (
 	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
 	"enricher/schemas"
+	"enricher/test/harness"
 	"enricher/test/kafka"
 	"enricher/test/kafkaproxy"
 )
@@ -50,9 +51,9 @@ type commits struct {
 	widest int   // of one partition
 }
 
-func (i *instance) watchCommits() *commits {
+func watchCommits(i *harness.Instance) *commits {
 	c := &commits{}
-	i.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+	i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 		if k != kmsg.TxnOffsetCommit {
 			return nil
 		}
@@ -76,15 +77,15 @@ func (i *instance) watchCommits() *commits {
 
 // checkLimit fails the test unless metadata came close to a limit, did not exceed
 // it, and cost no session.
-func (i *instance) checkLimit(t *testing.T, c *commits, limit int) {
-	t.Helper()
+func checkLimit(i *harness.Instance, c *commits, limit int) {
+	i.T.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.widest < limit*3/4 || c.widest > limit {
-		t.Errorf("metadata of up to %d bytes, want 75 to 100 %% of the limit of %d", c.widest, limit)
+		i.T.Errorf("metadata of up to %d bytes, want 75 to 100 %% of the limit of %d", c.widest, limit)
 	}
 	if n := i.Metric("enricher_kafka_session_restarts_total"); n > 0 {
-		t.Errorf("%v session restarts, want none", n)
+		i.T.Errorf("%v session restarts, want none", n)
 	}
 }
 
@@ -93,14 +94,14 @@ func (i *instance) checkLimit(t *testing.T, c *commits, limit int) {
 func TestKafkaMetadataNearLimit(t *testing.T) {
 	e := kafkaEnv(t, fetchtest.Config{})
 	e.feedMany(30_000)
-	i := e.start("a", func(c *consumer.Config) {
+	i := e.Start("a", func(c *consumer.Config) {
 		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 30_000
 		c.Retry.NotFoundWindow = 10 * time.Second // all others are completed before the first of these
 	})
-	c := i.watchCommits()
+	c := watchCommits(i)
 	e.Await(time.Minute)
 	e.Check()
-	i.checkLimit(t, c, progress.MaxOffsetMetadataBytes)
+	checkLimit(i, c, progress.MaxOffsetMetadataBytes)
 	if n := i.Logs.FilterMessageSnippet("transaction aborted").Len(); n > 0 {
 		t.Errorf("%d transactions aborted", n)
 	}
@@ -128,7 +129,7 @@ func TestKafkaMetadataLimit(t *testing.T) {
 		s.AllowRebalance()
 		e.poll(s)
 		offset := session.Offset{Topic: e.In, Partition: 0, Offset: int64(n), Metadata: strings.Repeat("x", c.size)}
-		end, err := s.Commit([]*kgo.Record{{Topic: e.Enriched, Value: []byte("x")}}, commitOne{offset})
+		end, err := s.Commit([]*kgo.Record{{Topic: e.Enriched, Value: []byte("x")}}, commitOffsets{offset})
 		if end != c.want || (end == session.Committed) != (err == nil) || err != nil && !errors.Is(err, kerr.OffsetMetadataTooLarge) {
 			t.Fatalf("%d bytes: end %v, %v", c.size, end, err)
 		}
@@ -151,14 +152,14 @@ func TestKafkaSmallerMetadataLimit(t *testing.T) {
 	t.Parallel()
 	e, _ := ownKafkaEnv(t, kafka.Config{Properties: map[string]string{"offset.metadata.max.bytes": "1024"}})
 	e.feedMany(15_000)
-	i := e.start("a", func(c *consumer.Config) {
+	i := e.Start("a", func(c *consumer.Config) {
 		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 15_000
 		c.Retry.NotFoundWindow = 8 * time.Second
 	})
-	c := i.watchCommits()
+	c := watchCommits(i)
 	e.Await(time.Minute)
 	e.Check()
-	i.checkLimit(t, c, 1024)
+	checkLimit(i, c, 1024)
 	if n := i.Logs.FilterMessageSnippet("offset.metadata.max.bytes").Len(); n == 0 {
 		t.Error("the limit was never exceeded: this test shows nothing")
 	}
@@ -187,11 +188,11 @@ func TestKafkaManyPartitions(t *testing.T) {
 	for p := range int32(many) {
 		e.FeedCall(p, "c"+strconv.Itoa(int(p)))
 	}
-	i := e.start("a", func(c *consumer.Config) {
+	i := e.Start("a", func(c *consumer.Config) {
 		c.APIRate, c.Retry.LookupDelay = 0, 0
 		c.CommitInterval = 3 * time.Second // all are ready by then
 	})
-	c := i.watchCommits()
+	c := watchCommits(i)
 	e.Await(time.Minute)
 	e.Check()
 	c.mu.Lock()
@@ -205,9 +206,9 @@ func TestKafkaManyPartitions(t *testing.T) {
 	}
 }
 
-// commitOne commits one offset.
-type commitOne struct{ offset session.Offset }
+// commitOffsets is a transaction that commits these offsets.
+type commitOffsets []session.Offset
 
-func (commitOne) WhileFlushing() {}
+func (commitOffsets) WhileFlushing() {}
 
-func (c commitOne) Offsets() ([]session.Offset, error) { return []session.Offset{c.offset}, nil }
+func (c commitOffsets) Offsets() ([]session.Offset, error) { return c, nil }

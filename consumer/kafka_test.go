@@ -23,7 +23,7 @@ func TestKafkaTransactionalIDExpires(t *testing.T) {
 		"transactional.id.expiration.ms": "2000", "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
 		"producer.id.expiration.ms": "2000", "producer.id.expiration.check.interval.ms": "500",
 	}})
-	i := e.start("a")
+	i := e.Start("a")
 	id := session.TransactionalID(e.Group, "a")
 	for round := range 3 {
 		e.FeedCalls(fmt.Sprint("r", round, "-"), 60)
@@ -46,8 +46,8 @@ func TestKafkaTransactionalIDExpires(t *testing.T) {
 func TestKafkaBrokerRestarts(t *testing.T) {
 	t.Parallel()
 	e, c := ownKafkaEnv(t, kafka.Config{})
-	e.start("a", quick)
-	e.start("b", quick)
+	e.Start("a", quick)
+	e.Start("b", quick)
 	feeding := make(chan struct{})
 	go func() {
 		defer close(feeding)
@@ -79,7 +79,7 @@ func TestKafkaBrokerRestarts(t *testing.T) {
 func TestKafkaLogLost(t *testing.T) {
 	t.Parallel()
 	e, c := ownKafkaEnv(t, kafka.Config{})
-	i := e.start("a")
+	i := e.Start("a")
 	e.FeedCalls("c", 5*partitions)
 	e.Await(time.Minute)
 	e.Check()

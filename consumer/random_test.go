@@ -20,6 +20,7 @@ import (
 	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
 	"enricher/fetch/lookup"
+	"enricher/test/harness"
 	"enricher/test/kafkaproxy"
 )
 
@@ -66,8 +67,8 @@ type randomScenario struct {
 	rng    *rand.Rand
 	events *audittest.Generator
 	// running is the instance that works; cutOff are those that crashed.
-	running *instance
-	crashed []*instance
+	running *harness.Instance
+	crashed []*harness.Instance
 	steps   map[string]int // taken so far, by name
 }
 
@@ -133,7 +134,7 @@ func (s *randomScenario) run() {
 // reconnect lets the requests of crashed instances through, too late.
 func (s *randomScenario) reconnect() {
 	for _, i := range s.crashed {
-		i.network.SetOffline(false)
+		i.Proxy.SetOffline(false)
 	}
 	<-time.After(time.Minute)
 }
@@ -196,7 +197,7 @@ func (s *randomScenario) expireMembers() (stop func()) {
 }
 
 func (s *randomScenario) begin(name string) {
-	s.running = s.start(name, func(c *consumer.Config) {
+	s.running = s.Start(name, func(c *consumer.Config) {
 		c.Retry.LookupDelay = time.Second
 		c.Retry.NotFoundWindow = 20 * time.Second
 	})
@@ -213,8 +214,7 @@ func (s *randomScenario) feedSome() {
 	}
 }
 
-// brokerErrors makes the broker answer the next one to three requests of a kind with
-// an error.
+// brokerErrors makes the next one to three requests of one type fail.
 func (s *randomScenario) brokerErrors() {
 	keys := []kmsg.Key{kmsg.Produce, kmsg.TxnOffsetCommit, kmsg.EndTxn, kmsg.Fetch, kmsg.OffsetFetch}
 	errs := []*kerr.Error{
@@ -241,7 +241,7 @@ func (s *randomScenario) brokerErrors() {
 func (s *randomScenario) lostResponses() {
 	keys := []kmsg.Key{kmsg.Produce, kmsg.TxnOffsetCommit, kmsg.EndTxn, kmsg.EndTxn, kmsg.Heartbeat, kmsg.OffsetFetch}
 	key, left := keys[s.rng.IntN(len(keys))], 1+s.rng.IntN(2)
-	s.running.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+	s.running.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 		if k != key || left == 0 {
 			return nil
 		}
@@ -253,16 +253,16 @@ func (s *randomScenario) lostResponses() {
 // cutNetwork ends all connections. Half of the time it allows no new ones for a
 // while, which may be longer than the session timeout.
 func (s *randomScenario) cutNetwork() {
-	s.running.network.SetOffline(true)
+	s.running.Proxy.SetOffline(true)
 	if s.rng.IntN(2) == 0 {
 		s.pauseUpTo(15 * time.Second)
 	}
-	s.running.network.SetOffline(false)
+	s.running.Proxy.SetOffline(false)
 }
 
 // crash cuts the instance off and starts it again, or another one.
 func (s *randomScenario) crash() {
-	s.running.cutOff()
+	s.running.CutOff()
 	s.crashed = append(s.crashed, s.running)
 	s.pauseUpTo(3 * time.Second)
 	s.begin([]string{"a", "b"}[s.rng.IntN(2)])

@@ -34,7 +34,7 @@ func TestOneRequestPerCallID(t *testing.T) {
 				for i, id := range ids {
 					e.FeedCall(int32(i%partitions), id)
 				}
-				e.start("a", func(c *consumer.Config) { c.APIRate = 0 })
+				e.Start("a", func(c *consumer.Config) { c.APIRate = 0 })
 				e.Await(time.Minute)
 				e.Check()
 				if got, want := e.API.Requests(), 1000+late; got != want {
@@ -84,7 +84,7 @@ func TestKafkaAPIThrottles(t *testing.T) {
 func apiOutage(o outage) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
 		e.API.SetOutage(o.fault)
-		i := e.start("a")
+		i := e.Start("a")
 		e.FeedCalls("c", 1000)
 		e.pause(20*time.Minute, 12*time.Second) // far longer than any window
 		if n := len(e.Outputs()); n != 0 {
@@ -120,7 +120,7 @@ func TestKafkaWrongKey(t *testing.T) { onKafka(t, fetchtest.Config{}, wrongKey) 
 // the key is right.
 func wrongKey(t *testing.T, e *env) {
 	e.API.SetKey("0123456789abcdef")
-	i := e.start("a")
+	i := e.Start("a")
 	e.FeedCalls("c", 300)
 	e.pause(30*time.Minute, 5*time.Second)
 	if n := len(e.Outputs()); n != 0 {
@@ -149,7 +149,7 @@ func TestKafkaNothingFoundPausesLookups(t *testing.T) {
 // region, after at most MaxConsecutiveDeadLetters events.
 func nothingFoundPausesLookups(t *testing.T, e *env) {
 	e.API.SetOutage(fetchtest.Named("record_not_found"))
-	i := e.start("a", func(c *consumer.Config) { c.MaxConsecutiveDeadLetters = 100 })
+	i := e.Start("a", func(c *consumer.Config) { c.MaxConsecutiveDeadLetters = 100 })
 	for n := range 1000 {
 		id := "c" + strconv.Itoa(n)
 		event := audittest.Enriched(e.API, id)
@@ -224,7 +224,7 @@ func TestBadCallIsIsolated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
-				e.start("a")
+				e.Start("a")
 				e.API.Script(name, slices.Repeat([]fetchtest.Fault{c.fault}, 200)...)
 				e.FeedDead(0, audittest.EndCall(name, time.Now().Add(-c.age)), c.reason)
 				begin := time.Now()
@@ -260,8 +260,8 @@ func TestManyNeverFound(t *testing.T) {
 				e.FeedCall(0, id)
 			}
 		}
-		i := e.start("a", func(c *consumer.Config) { c.APIRate, c.MaxInFlight, c.MaxConsecutiveDeadLetters = 0, 1000, 0 })
-		c := i.watchCommits()
+		i := e.Start("a", func(c *consumer.Config) { c.APIRate, c.MaxInFlight, c.MaxConsecutiveDeadLetters = 0, 1000, 0 })
+		c := watchCommits(i)
 		e.Await(time.Hour)
 		e.Check()
 		if c.widest == 0 || c.widest > progress.MaxOffsetMetadataBytes {

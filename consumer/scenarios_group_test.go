@@ -43,22 +43,22 @@ func membersJoinLeaveAndCrash(t *testing.T, e *env) {
 		}
 	}()
 	pause := func(ms int) { <-time.After(time.Duration(ms) * time.Millisecond) }
-	a := e.start("a", quick)
+	a := e.Start("a", quick)
 	pause(1500)
-	b := e.start("b", quick)
+	b := e.Start("b", quick)
 	pause(1700)
-	c := e.start("c", quick)
+	c := e.Start("c", quick)
 	pause(1500)
-	a.cutOff()
+	a.CutOff()
 	pause(3000)
 	b.Drain()
 	<-a.Done
-	e.start("a", quick)
+	e.Start("a", quick)
 	pause(1300)
-	c.cutOff()
+	c.CutOff()
 	pause(2500)
 	<-c.Done
-	e.start("c", quick)
+	e.Start("c", quick)
 	<-feeding
 	e.Await(time.Minute)
 	e.Check()
@@ -79,7 +79,7 @@ func TestKafkaRateLimitIsUsed(t *testing.T) { aloneOnKafka(t, latencyAPI, rateLi
 func rateLimitIsUsed(t *testing.T, e *env) {
 	e.FeedCalls("c", 5000)
 	for _, name := range []string{"a", "b", "c"} {
-		e.start(name, quick)
+		e.Start(name, quick)
 		<-time.After(time.Second)
 	}
 	<-time.After(4 * time.Second)
@@ -117,10 +117,10 @@ func joinsAbortFewTransactions(t *testing.T, e *env) {
 		quick(c)
 		c.APIRate, c.CommitInterval = 0, 5*time.Millisecond
 	}
-	instances := []*instance{e.start("a", busy), e.start("b", busy)}
+	instances := []*harness.Instance{e.Start("a", busy), e.Start("b", busy)}
 	<-time.After(2 * time.Second)
 	for range 5 {
-		c := e.start("c", busy)
+		c := e.Start("c", busy)
 		instances = append(instances, c)
 		<-time.After(1500 * time.Millisecond)
 		c.Drain()
@@ -147,9 +147,9 @@ func TestKafkaDuplicateInstance(t *testing.T) { onKafka(t, fetchtest.Config{}, d
 // that names the instance.
 func duplicateInstance(t *testing.T, e *env) {
 	stop := e.KeepFeeding(10 * time.Millisecond)
-	first := e.start("a", quick)
+	first := e.Start("a", quick)
 	<-time.After(2 * time.Second)
-	second := e.start("a", quick)
+	second := e.Start("a", quick)
 	select {
 	case <-first.Done:
 	case <-time.After(30 * time.Second):
@@ -186,11 +186,11 @@ func twoJoinsWithoutTransaction(t *testing.T, e *env) {
 		quick(c)
 		c.Retry.LookupDelay = 6 * time.Second
 	}
-	a := e.start("a", late)
+	a := e.Start("a", late)
 	e.awaitMembers(1)
-	e.start("b", late)
+	e.Start("b", late)
 	e.awaitMembers(2)
-	e.start("c", late)
+	e.Start("c", late)
 	e.awaitMembers(3)
 	if a.Metric("enricher_transactions_total") > 0 {
 		t.Fatal("a transaction ended before the second join: this test shows nothing")
@@ -238,11 +238,11 @@ func TestKafkaRemovedFromGroup(t *testing.T) { onKafka(t, fetchtest.Config{}, re
 // of its transaction. The end waits for the heartbeats, which wait for a rebalance
 // to be allowed.
 func removedFromGroup(t *testing.T, e *env) {
-	i := e.start("a", quick)
+	i := e.Start("a", quick)
 	e.FeedCalls("warm-", partitions)
 	e.Await(time.Minute)
 	var armed atomic.Bool
-	i.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+	i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 		if k != kmsg.Produce || !armed.CompareAndSwap(true, false) {
 			return nil
 		}
@@ -272,20 +272,20 @@ func TestKafkaBlackholedMember(t *testing.T) { onKafka(t, fetchtest.Config{}, bl
 // The other member takes over. Requests that arrive late do no harm. The member
 // continues when packets pass again, and drains while they do not.
 func blackholedMember(t *testing.T, e *env) {
-	a := e.start("a", quick, func(c *consumer.Config) { c.DrainTimeout = 3 * time.Second })
-	e.start("b", quick)
+	a := e.Start("a", quick, func(c *consumer.Config) { c.DrainTimeout = 3 * time.Second })
+	e.Start("b", quick)
 	e.awaitMembers(2)
 	e.FeedCalls("warm-", 2*partitions)
 	e.Await(time.Minute)
 
 	gone := make(chan struct{})
 	var once atomic.Bool
-	a.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+	a.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 		if k != kmsg.EndTxn || !once.CompareAndSwap(false, true) {
 			return nil
 		}
 		return &kafkaproxy.Action{Before: func() {
-			a.network.SetBlackhole(true)
+			a.Proxy.SetBlackhole(true)
 			close(gone)
 		}}
 	})
@@ -297,13 +297,13 @@ func blackholedMember(t *testing.T, e *env) {
 	// may still commit offsets.
 	e.Await(30 * time.Second)
 	t.Logf("the other member continued after %v", time.Since(start))
-	a.network.SetBlackhole(false)
+	a.Proxy.SetBlackhole(false)
 	e.awaitMembers(2)
 	e.FeedCalls("e", 2*partitions)
 	e.Await(30 * time.Second)
 	e.Check()
 
-	a.network.SetBlackhole(true)
+	a.Proxy.SetBlackhole(true)
 	start = time.Now()
 	a.Stop()
 	<-a.Done
@@ -320,14 +320,14 @@ func TestKafkaCloseInBlackhole(t *testing.T) { onKafka(t, fetchtest.Config{}, cl
 
 // closeInBlackhole ends within seconds. The Kafka client's own close takes minutes.
 func closeInBlackhole(t *testing.T, e *env) {
-	n := kafkaproxy.New(e.Dial)
-	s := e.openSession(kgo.Dialer(n.DialContext))
+	p := kafkaproxy.New(e.Dial)
+	s := e.openSession(kgo.Dialer(p.DialContext))
 	for len(s.TakeAssignments()) == 0 {
 		s.AllowRebalance()
 		e.poll(s)
 	}
-	n.SetBlackhole(true)
-	defer n.SetBlackhole(false)
+	p.SetBlackhole(true)
+	defer p.SetBlackhole(false)
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -353,8 +353,10 @@ func (e *env) openSession(opts ...kgo.Opt) *session.Session {
 	return s
 }
 
-func (e *env) poll(s *session.Session) {
+// poll polls for a moment and returns the number of records.
+func (e *env) poll(s *session.Session) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	s.Poll(ctx, 100)
+	fetches := s.Poll(ctx, 100)
+	return fetches.NumRecords()
 }

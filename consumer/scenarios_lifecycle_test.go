@@ -23,20 +23,20 @@ func TestKafkaBrokerUnavailable(t *testing.T) {
 // several times under load.
 func brokerUnavailable(t *testing.T, e *env) {
 	e.FeedCalls("early", 100)
-	i := e.start("a")
-	i.network.SetOffline(true)
+	i := e.Start("a")
+	i.Proxy.SetOffline(true)
 	e.pause(time.Minute, 3*time.Second)
 	if len(i.Ready()) == 0 {
 		t.Error("ready without Kafka")
 	}
-	i.network.SetOffline(false)
+	i.Proxy.SetOffline(false)
 	e.Await(time.Minute)
 	for range 5 {
 		e.FeedCalls("mid"+strconv.Itoa(e.Fed)+"-", 100)
 		e.pause(harness.LookupDelay, 300*time.Millisecond)
-		i.network.SetOffline(true)
+		i.Proxy.SetOffline(true)
 		e.pause(15*time.Second, 3*time.Second)
-		i.network.SetOffline(false)
+		i.Proxy.SetOffline(false)
 		e.pause(3*time.Second, time.Second)
 	}
 	e.Await(2 * time.Minute)
@@ -63,7 +63,7 @@ func TestKafkaDrainCompletesRequestsInFlight(t *testing.T) {
 // drainCompletesRequestsInFlight and commits their outcomes. It does not wait for
 // an event whose next request is not due.
 func drainCompletesRequestsInFlight(t *testing.T, e *env) {
-	i := e.start("a")
+	i := e.Start("a")
 	e.FeedCalls("c", 40)
 	e.API.Never("never")
 	e.FeedDead(0, audittest.EndCall("never", time.Now()), schemas.NotFound)
@@ -80,7 +80,7 @@ func drainCompletesRequestsInFlight(t *testing.T, e *env) {
 		t.Errorf("%d outputs after the drain, want 40", n)
 	}
 	requests := e.API.RequestsFor("c1")
-	e.start("b")
+	e.Start("b")
 	e.Await(3 * time.Minute)
 	e.Check()
 	if e.API.RequestsFor("c1") != requests {
@@ -93,18 +93,18 @@ func TestKafkaDrainEndsWithoutBroker(t *testing.T) { onKafka(t, lateAPI, drainEn
 
 // drainEndsWithoutBroker within DrainTimeout.
 func drainEndsWithoutBroker(t *testing.T, e *env) {
-	i := e.start("a")
+	i := e.Start("a")
 	e.FeedCalls("c", 200)
 	e.pause(harness.LookupDelay, time.Second)
-	i.network.SetOffline(true)
+	i.Proxy.SetOffline(true)
 	start := time.Now()
 	i.Drain()
 	if took := time.Since(start); i.Err != nil || took > 21*time.Second {
 		t.Errorf("ended after %v: %v", took, i.Err)
 	}
-	e.start("b")
+	e.Start("b")
 	e.Await(time.Minute)
 	e.Check()
-	i.network.SetOffline(false) // a process would be gone; here its goroutines have to end
+	i.Proxy.SetOffline(false) // a process would be gone; here its goroutines have to end
 	e.pause(time.Minute, 0)
 }

@@ -34,7 +34,7 @@ func TestKafkaLogShorterThanCommitted(t *testing.T) {
 func logShorterThanCommitted(t *testing.T, e *env) {
 	e.FeedCalls("c", 3*partitions)
 	e.setOffsets(1000, consumer.EveryOther(e.topicID(), 1000, 1002, 20))
-	i := e.start("a", quick, func(c *consumer.Config) { e.failCommits(c, 1) })
+	i := e.Start("a", quick, func(c *consumer.Config) { e.failCommits(c, 1) })
 	e.Await(time.Minute)
 	e.Check()
 	if n := i.Metric("enricher_truncated_partitions_total"); n != partitions {
@@ -45,9 +45,9 @@ func logShorterThanCommitted(t *testing.T, e *env) {
 // failCommits makes an instance's first n commits of offsets fail, so that its
 // transactions abort.
 func (e *env) failCommits(c *consumer.Config, n int64) {
-	net := kafkaproxy.New(e.Dial)
+	p := kafkaproxy.New(e.Dial)
 	var failed atomic.Int64
-	net.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+	p.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 		if k != kmsg.TxnOffsetCommit || failed.Add(1) > n {
 			return nil
 		}
@@ -65,7 +65,7 @@ func (e *env) failCommits(c *consumer.Config, n int64) {
 			}
 		}}
 	})
-	c.Kafka = func() []kgo.Opt { return append(e.Opts(), kgo.Dialer(net.DialContext)) }
+	c.Kafka = func() []kgo.Opt { return append(e.Opts(), kgo.Dialer(p.DialContext)) }
 }
 
 func TestTopicRecreated(t *testing.T)      { inRealTime(t, fetchtest.Config{}, topicRecreated(120)) }
@@ -79,7 +79,7 @@ func TestKafkaTopicRecreatedShorter(t *testing.T) { onKafka(t, fetchtest.Config{
 // client requests a deleted topic without a pause.
 func topicRecreated(events int) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
-		i := e.start("a", quick)
+		i := e.Start("a", quick)
 		e.FeedCalls("c", 60)
 		e.Await(time.Minute)
 		e.Check()
@@ -165,7 +165,7 @@ func offsetsOfDeletedTopic(_ *testing.T, e *env) {
 	deleted := e.topicID()
 	deleted[0]++
 	e.setOffsets(2, consumer.EveryOther(deleted, 2, 3, 1))
-	e.start("a", quick)
+	e.Start("a", quick)
 	e.Await(time.Minute)
 	e.Check()
 }
@@ -181,7 +181,7 @@ func TestKafkaEventsDeletedByRetention(t *testing.T) {
 // eventsDeletedByRetention before they were read are counted and logged. The
 // instance continues with the others.
 func eventsDeletedByRetention(t *testing.T, e *env) {
-	i := e.start("a")
+	i := e.Start("a")
 	e.FeedCalls("c", partitions)
 	e.Await(time.Minute)
 	i.Drain()
@@ -194,7 +194,7 @@ func eventsDeletedByRetention(t *testing.T, e *env) {
 		t.Fatal(err)
 	}
 	e.FeedCalls("d", 3*partitions)
-	i = e.start("a")
+	i = e.Start("a")
 	e.Await(time.Minute)
 	e.Check()
 	if got := i.Metric("enricher_events_deleted_by_retention_total"); got != 10 {

@@ -13,6 +13,7 @@ import (
 
 	"enricher/consumer"
 	"enricher/consumer/audit/audittest"
+	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
 )
 
@@ -21,13 +22,13 @@ func TestKafkaOffsetsReset(t *testing.T) { onKafka(t, fetchtest.Config{}, offset
 
 // offsetsReset by an operator to 2, without metadata, repeats every event from there.
 func offsetsReset(t *testing.T, e *env) {
-	i := e.start("a", quick)
+	i := e.Start("a", quick)
 	e.FeedCalls("c", 5*partitions)
 	e.Await(time.Minute)
 	e.Check()
 	i.Drain()
 	e.setOffsets(2, "")
-	e.start("a", quick)
+	e.Start("a", quick)
 	e.Eventually(20*time.Second, func() error {
 		if n := len(e.Outputs()); n < 8*partitions {
 			return fmt.Errorf("%d outcomes, want %d", n, 8*partitions)
@@ -43,12 +44,14 @@ func offsetsReset(t *testing.T, e *env) {
 func TestNewerMetadata(t *testing.T)      { inVirtualTime(t, fetchtest.Config{}, newerMetadata) }
 func TestKafkaNewerMetadata(t *testing.T) { onKafka(t, fetchtest.Config{}, newerMetadata) }
 
+// ofNewerVersion is offset metadata that this version cannot read.
+const ofNewerVersion = "enricher/7 whatever"
+
 // newerMetadata is what a newer version committed for a partition. The instance
 // leaves that partition alone and consumes the others.
 func newerMetadata(t *testing.T, e *env) {
-	const newer = "enricher/7 whatever"
 	var offsets kadm.Offsets
-	offsets.Add(kadm.Offset{Topic: e.In, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: newer})
+	offsets.Add(kadm.Offset{Topic: e.In, Partition: 1, At: 0, LeaderEpoch: -1, Metadata: ofNewerVersion})
 	e.commit(offsets)
 	for n := range 60 {
 		if p := int32(n % partitions); p != 1 {
@@ -56,7 +59,7 @@ func newerMetadata(t *testing.T, e *env) {
 		}
 	}
 	e.Produce(&kgo.Record{Topic: e.In, Partition: 1, Value: audittest.EndCall("left alone", time.Now())})
-	i := e.start("a")
+	i := e.Start("a")
 	e.Await(time.Minute)
 	e.pause(time.Minute, 3*time.Second)
 	if a := e.Audit(); !a.OK() {
@@ -75,9 +78,53 @@ func newerMetadata(t *testing.T, e *env) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at, _ := committed.Lookup(e.In, 1); at.At != 0 || at.Metadata != newer {
+	if at, _ := committed.Lookup(e.In, 1); at.At != 0 || at.Metadata != ofNewerVersion {
 		t.Errorf("the incompatible partition's offset is now %d %q", at.At, at.Metadata)
 	}
+}
+
+func TestPauseEndsWithAssignment(t *testing.T) {
+	inRealTime(t, fetchtest.Config{}, pauseEndsWithAssignment)
+}
+
+func TestKafkaPauseEndsWithAssignment(t *testing.T) {
+	onKafka(t, fetchtest.Config{}, pauseEndsWithAssignment)
+}
+
+// pauseEndsWithAssignment of a partition. At first the instance cannot read the
+// metadata of any. Another member takes over some, commits metadata that it can read,
+// and leaves.
+func pauseEndsWithAssignment(t *testing.T, e *env) {
+	e.setOffsets(0, ofNewerVersion)
+	e.FeedCalls("c", partitions)
+	i := e.Start("a", quick)
+	e.awaitMembers(1)
+	e.Eventually(10*time.Second, func() error {
+		if n := i.Metric("enricher_incompatible_partitions"); n != partitions {
+			return fmt.Errorf("%v partitions are incompatible, want %d", n, partitions)
+		}
+		return nil
+	})
+	other := e.openSession()
+	var taken []session.Offset
+	for polled := 0; len(taken) == 0 || polled == 0; {
+		other.AllowRebalance()
+		polled += e.poll(other)
+		taken = append(taken, other.TakeAssignments()...)
+	}
+	for n := range taken {
+		taken[n].Metadata = ""
+	}
+	if result, err := other.Commit(nil, commitOffsets(taken)); result != session.Committed {
+		t.Fatal(result, err)
+	}
+	other.Close()
+	e.Eventually(20*time.Second, func() error {
+		if n := len(e.Outputs()); n < len(taken) {
+			return fmt.Errorf("%d outcomes of the %d events in partitions that were taken over", n, len(taken))
+		}
+		return nil
+	})
 }
 
 func TestForeignMetadata(t *testing.T)      { inVirtualTime(t, fetchtest.Config{}, foreignMetadata) }
@@ -87,7 +134,7 @@ func TestKafkaForeignMetadata(t *testing.T) { onKafka(t, fetchtest.Config{}, for
 func foreignMetadata(_ *testing.T, e *env) {
 	e.setOffsets(0, "reset by hand")
 	e.FeedCalls("c", 100)
-	e.start("a")
+	e.Start("a")
 	e.Await(time.Minute)
 	e.Check()
 }
@@ -98,7 +145,7 @@ func TestKafkaNoCommittedOffset(t *testing.T) { onKafka(t, fetchtest.Config{}, n
 // noCommittedOffset ends an instance whose AutoOffsetReset is None, with an error.
 func noCommittedOffset(t *testing.T, e *env) {
 	e.FeedCalls("c", 10)
-	i := e.start("a", func(c *consumer.Config) { c.AutoOffsetReset = consumer.None })
+	i := e.Start("a", func(c *consumer.Config) { c.AutoOffsetReset = consumer.None })
 	<-i.Done
 	if i.Err == nil || !strings.Contains(i.Err.Error(), "no committed offset") {
 		t.Errorf("Run returned %v", i.Err)

@@ -37,7 +37,7 @@ func TestKafkaEveryKindOfEvent(t *testing.T) {
 
 // everyKindOfEvent that the input topic may hold.
 func everyKindOfEvent(t *testing.T, e *env) {
-	e.start("a")
+	e.Start("a")
 	now := time.Now()
 
 	e.FeedCalls("plain-", 50)
@@ -84,7 +84,7 @@ func TestKafkaOversizedDeadLetter(t *testing.T) { onKafka(t, fetchtest.Config{},
 func oversizedDeadLetter(_ *testing.T, e *env) {
 	big := bytes.Repeat([]byte("x"), 1_048_300) // too large together with a dead letter's headers
 	e.FeedDead(0, big, schemas.Malformed)
-	e.start("a")
+	e.Start("a")
 	e.Await(time.Minute)
 	e.Check()
 }
@@ -103,7 +103,7 @@ func TestSmallBatches(t *testing.T) {
 		e.FeedCalls("c", 400)
 		// Incompressible, because the limit is for compressed batches.
 		e.FeedDead(3, []byte(noise(4000)), schemas.Malformed)
-		i := e.start("a", func(c *consumer.Config) { c.APIRate = 0 })
+		i := e.Start("a", func(c *consumer.Config) { c.APIRate = 0 })
 		for n := range 4 {
 			e.FeedCalls(strconv.Itoa(n)+"-", 100)
 			<-time.After(5 * time.Second)
@@ -158,7 +158,7 @@ func (e *env) panicky(c *consumer.Config) {
 // logged with its stack.
 func TestPanicIsIsolated(t *testing.T) {
 	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
-		i := e.start("a", e.panicky)
+		i := e.Start("a", e.panicky)
 		e.FeedCalls("c", 50)
 		e.FeedDead(3, audittest.EndCall("panic", time.Now()), schemas.Internal)
 		e.FeedCalls("d", 50)
@@ -177,7 +177,7 @@ func TestPanicIsIsolated(t *testing.T) {
 func TestSecretsInSinks(t *testing.T) {
 	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
 		core, logs := observer.New(zapcore.DebugLevel)
-		i := e.start("a", e.panicky, func(c *consumer.Config) { c.Log = zap.New(core) })
+		i := e.Start("a", e.panicky, func(c *consumer.Config) { c.Log = zap.New(core) })
 		e.FeedCalls("warm", 10)
 		e.Await(time.Minute)
 

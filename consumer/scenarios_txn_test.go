@@ -21,7 +21,7 @@ import (
 	"enricher/test/kafkaproxy"
 )
 
-// transactionErrors are what a broker may answer to a request of a transaction.
+// transactionErrors are errors with which a request of a transaction may fail.
 var transactionErrors = []*kerr.Error{
 	kerr.UnknownServerError, kerr.RequestTimedOut, kerr.NotCoordinator, kerr.CoordinatorLoadInProgress,
 	kerr.ConcurrentTransactions, kerr.InvalidTxnState, kerr.InvalidProducerEpoch, kerr.ProducerFenced,
@@ -56,7 +56,7 @@ func TestBrokerErrorInTransaction(t *testing.T) {
 }
 
 func brokerErrorInTransaction(t *testing.T, e *env, key kmsg.Key, err *kerr.Error) {
-	e.start("a")
+	e.Start("a")
 	e.FeedCalls("warm", 24)
 	e.Await(time.Minute)
 	fault := kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: 4}
@@ -99,7 +99,7 @@ func TestResponseLostInTransaction(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/handled=%v", key.Name(), handled), func(t *testing.T) {
 				t.Parallel()
 				inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
-					i := e.start("a")
+					i := e.Start("a")
 					var armed atomic.Bool
 					e.Cluster.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
 						e.Cluster.KeepControl()
@@ -107,8 +107,8 @@ func TestResponseLostInTransaction(t *testing.T) {
 							return nil, nil, false // the feeder's
 						}
 						if armed.CompareAndSwap(true, false) {
-							i.network.SetOffline(true)
-							i.network.SetOffline(false)
+							i.Proxy.SetOffline(true)
+							i.Proxy.SetOffline(false)
 							if !handled {
 								return nil, context.Canceled, true
 							}
@@ -149,19 +149,19 @@ func TestKafkaConnectionLostInTransaction(t *testing.T) {
 // arrived, the second time it did not.
 func connectionLostInTransaction(key kmsg.Key) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
-		i := e.start("a", quick, func(c *consumer.Config) {
+		i := e.Start("a", quick, func(c *consumer.Config) {
 			opts := c.Kafka
 			// By default it retries for 30 s.
 			c.Kafka = func() []kgo.Opt { return append(opts(), kgo.RetryTimeout(time.Second)) }
 		})
 		var sent, cut atomic.Int64
-		i.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 			if k != key || sent.Add(1)%4 != 0 || cut.Load() == 2 {
 				return nil
 			}
 			disconnect := func() {
-				i.network.SetOffline(true)
-				time.AfterFunc(3*time.Second, func() { i.network.SetOffline(false) })
+				i.Proxy.SetOffline(true)
+				time.AfterFunc(3*time.Second, func() { i.Proxy.SetOffline(false) })
 			}
 			if cut.Add(1) == 1 {
 				return &kafkaproxy.Action{After: disconnect}
@@ -192,13 +192,13 @@ func TestKafkaUnknownErrorAtEnd(t *testing.T) {
 	t.Run("not committed", func(t *testing.T) { onKafka(t, fetchtest.Config{}, unknownErrorAtEnd(false)) })
 }
 
-// unknownErrorAtEnd answers the end of a transaction with UNKNOWN_SERVER_ERROR,
-// which the Kafka client reports as an abort.
+// unknownErrorAtEnd fails the end of a transaction with UNKNOWN_SERVER_ERROR, which
+// the Kafka client reports as an abort.
 func unknownErrorAtEnd(committed bool) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
-		i := e.start("a", quick)
+		i := e.Start("a", quick)
 		var ends, forged atomic.Int64
-		i.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 			if k != kmsg.EndTxn || ends.Add(1)%3 != 0 || forged.Load() == 2 {
 				return nil
 			}
@@ -243,12 +243,12 @@ func lateResponse(key kmsg.Key) func(*testing.T, *env) {
 // longer than the broker keeps a transaction open.
 func transactionTimesOut(key kmsg.Key, delay func(wait func()) *kafkaproxy.Action) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
-		i := e.start("a", quick)
+		i := e.Start("a", quick)
 		e.FeedCalls("warm-", partitions)
 		e.Await(time.Minute)
 		var held sync.Once
 		arrived := make(chan struct{})
-		i.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 			if k != key {
 				return nil
 			}

@@ -35,7 +35,7 @@ func (m *model) pending() []int64 {
 	return os
 }
 
-// TestTrackerAgainstModel admits, finishes, commits, aborts, loses answers and
+// TestTrackerAgainstModel admits, finishes, commits, aborts, loses responses and
 // crashes in any order, with gaps in the offsets, and checks after every step
 // that tracker and committed state say of every delivered offset what the model
 // says.

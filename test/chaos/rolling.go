@@ -12,7 +12,12 @@ import (
 	"enricher/test/harness"
 )
 
+// The limits are those that docs/guarantees.md states.
 const (
+	maxPause             = harness.MaxPauseInRestart // in the outcomes of one partition
+	maxRequestsPerCallID = harness.MaxRequestsPerCallRestart
+	maxAborted           = harness.MaxAbortedByRestart // transactions
+
 	maxBetweenRestarts = 2 * time.Second // each wait between two restarts is random
 	warmUp             = 5 * time.Second // until all instances look calls up at full speed
 )
@@ -115,14 +120,14 @@ func (e *env) checkRollingRestart(o *outputs, round int, from time.Time, spent c
 	fmt.Printf("rolling restart %d: %.1f s, %d transactions committed, %d aborted; %.4f requests per CallId; longest pause in the outcomes %v, of one partition %v (%d)\n",
 		round, to.Sub(from).Seconds(), spent.committed, spent.aborted, perCallID, whole.Round(time.Millisecond), longest.Round(time.Millisecond), where)
 	var problems []error
-	if longest > harness.MaxPauseInRestart {
-		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, longest, harness.MaxPauseInRestart))
+	if longest > maxPause {
+		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, longest, maxPause))
 	}
-	if perCallID > harness.MaxRequestsPerCallRestart {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per CallId, want at most %v", round, perCallID, harness.MaxRequestsPerCallRestart))
+	if perCallID > maxRequestsPerCallID {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per CallId, want at most %v", round, perCallID, maxRequestsPerCallID))
 	}
-	if spent.aborted > harness.MaxAbortedByRestart {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, harness.MaxAbortedByRestart))
+	if spent.aborted > maxAborted {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, maxAborted))
 	}
 	return errors.Join(problems...)
 }

@@ -16,7 +16,8 @@ const (
 	// few microseconds before a transaction does still aborts it.
 	MaxAbortedByJoins = 2
 
-	// A rolling restart of three instances.
+	// A rolling restart of three instances. A rebalance can begin just before a
+	// transaction does.
 	MaxAbortedByRestart       = 2
 	MaxPauseInRestart         = 3 * time.Second // of the outcomes of one partition
 	MaxRequestsPerCallRestart = 1.01

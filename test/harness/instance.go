@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -18,6 +19,7 @@ import (
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
 	"enricher/fetch/lookup"
+	"enricher/test/kafkaproxy"
 )
 
 // LookupDelay is the default of --lookup-delay.
@@ -49,7 +51,9 @@ func NewAPIClient(url string, transport http.RoundTripper) (*fetch.Client, error
 // Instance is a running consumer.
 type Instance struct {
 	*consumer.Consumer
-	T        testing.TB
+	T testing.TB
+	// Proxy is between the consumer and the broker.
+	Proxy    *kafkaproxy.Proxy
 	Registry *prometheus.Registry
 	Logs     *observer.ObservedLogs
 	// Stop asks for a drain, as SIGTERM does.
@@ -65,13 +69,14 @@ type Instance struct {
 func (e *Env) Start(name string, change ...func(*consumer.Config)) *Instance {
 	e.T.Helper()
 	core, logs := observer.New(zapcore.InfoLevel)
-	i := &Instance{Registry: prometheus.NewRegistry(), Logs: logs, Done: make(chan struct{}), T: e.T}
+	i := &Instance{Registry: prometheus.NewRegistry(), Logs: logs, Done: make(chan struct{}), T: e.T, Proxy: kafkaproxy.New(e.Dial)}
 	cfg, err := Config(name, "http://127.0.0.1", fetchtest.Transport(e.API), i.Registry)
 	if err != nil {
 		e.T.Fatal(err)
 	}
 	e.T.Cleanup(cfg.Client.Close)
-	cfg.Kafka, cfg.Log = e.Opts, zap.New(core)
+	cfg.Kafka = func() []kgo.Opt { return append(e.Opts(), kgo.Dialer(i.Proxy.DialContext)) }
+	cfg.Log = zap.New(core)
 	e.Apply(&cfg)
 	if e.Settings != nil {
 		e.Settings(&cfg)
@@ -90,6 +95,7 @@ func (e *Env) Start(name string, change ...func(*consumer.Config)) *Instance {
 		i.Err = i.Run(ctx)
 	}()
 	e.T.Cleanup(func() {
+		i.Proxy.SetBlackhole(false)
 		i.Drain()
 		if e.T.Failed() {
 			i.LogTo(e.T)
@@ -102,6 +108,13 @@ func (e *Env) Start(name string, change ...func(*consumer.Config)) *Instance {
 func (i *Instance) Drain() {
 	i.Stop()
 	<-i.Done
+}
+
+// CutOff cuts an instance off from the broker for good and ends it, which looks like
+// a crash to the broker.
+func (i *Instance) CutOff() {
+	i.Proxy.SetOffline(true)
+	i.Stop()
 }
 
 // LogTo prints the instance's log.
