@@ -240,7 +240,7 @@ func (w *world) open(opts ...kgo.Opt) *session.Session {
 	w.t.Helper()
 	s, err := session.Open(context.Background(), session.Config{
 		Opts: append(w.opts(), opts...), Group: w.Group, Instance: "alone", Started: time.Now(),
-		Topics: []string{w.In}, Start: kgo.NewOffset().AtStart(), Log: zap.NewNop(),
+		Topics: []string{w.In}, Log: zap.NewNop(),
 	})
 	if err != nil {
 		w.t.Fatal(err)
