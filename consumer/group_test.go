@@ -224,7 +224,7 @@ func offsetsReset(t *testing.T, w *world) {
 		}
 	}
 	w.checkOffsets()
-	if a := w.ledger.Check(w.outputs()); len(a.Doubled) != 3*partitions || len(a.Lost)+len(a.Wrong) > 0 {
+	if a := w.ledger.Check(w.outputs()); len(a.Duplicated) != 3*partitions || len(a.Lost)+len(a.Wrong) > 0 {
 		t.Error(a)
 	}
 }

@@ -312,7 +312,7 @@ func (w *world) outputs() []*kgo.Record {
 
 // check is the whole invariant: exactly one outcome for every event, and the
 // committed offsets say so.
-func (w *world) check() *audit.Account {
+func (w *world) check() *audit.Report {
 	w.t.Helper()
 	a := w.ledger.Check(w.outputs())
 	if !a.OK() {

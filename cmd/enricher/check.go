@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -9,36 +10,42 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap/zapcore"
 
+	"enricher/cmd/enricher/internal/admin"
 	"enricher/cmd/enricher/internal/preflight"
 	"enricher/consumer"
 )
 
-// checkCmd takes the flags of run, so that what it says holds for a run with the
+// checkCmd takes the flags of run, so that its report holds for a run with the
 // same command line, environment and file.
 type checkCmd struct {
 	runCmd
-	JSON bool `name:"json" help:"Print JSON for a program."`
+	JSON bool `name:"json" group:"Report:" help:"Print the report as JSON."`
 }
 
-// Run looks at everything the service needs and changes nothing.
+// Example returns a command line for the help.
+func (*checkCmd) Example() string {
+	return "enricher check --config enricher.yaml --json"
+}
+
+// Run prints the report and fails if it contains a fatal problem.
 func (c *checkCmd) Run(ctx context.Context, k *kong.Kong) error {
-	defer c.client.Close()
+	defer c.Client.Close()
 	var opts []kgo.Opt
-	if c.log.Core().Enabled(zapcore.DebugLevel) { // else the report says it better
-		opts = append(opts, kafkaLogger(c.log))
+	if c.Log.Core().Enabled(zapcore.DebugLevel) { // otherwise the report says what the client would log
+		opts = append(opts, admin.KafkaLog(c.Log))
 	}
-	report, err := preflight.Look(ctx, preflight.Config{
-		Kafka:           slices.Concat(c.opts, opts),
+	report, err := preflight.Run(ctx, preflight.Config{
+		Kafka:           slices.Concat(c.Options, opts),
 		Brokers:         c.Brokers,
-		TLS:             c.usesTLS(),
+		TLS:             c.UsesTLS(),
 		SASLMechanism:   c.SASLMechanism,
 		SASLUser:        c.SASLUser,
-		Needs:           c.needs(),
+		Requirements:    c.requirements(),
 		Instance:        c.Instance,
 		DeadLetterTopic: c.DeadLetterTopic,
-		Start:           consumer.AutoOffsetReset(c.Start),
+		Start:           consumer.AutoOffsetReset(c.AutoOffsetReset),
 		APIRate:         c.APIRate,
-		API:             c.client,
+		API:             c.Client,
 	})
 	if err != nil {
 		return err
@@ -50,8 +57,11 @@ func (c *checkCmd) Run(ctx context.Context, k *kong.Kong) error {
 	if err := write(k.Stdout); err != nil {
 		return err
 	}
-	if report.Fatal > 0 {
-		return fmt.Errorf("the service cannot do its work: %d fatal", report.Fatal)
+	switch report.Fatal {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("1 fatal problem found; the service cannot run")
 	}
-	return nil
+	return fmt.Errorf("%d fatal problems found; the service cannot run", report.Fatal)
 }

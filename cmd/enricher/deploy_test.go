@@ -11,9 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v4"
 
+	"enricher/consumer"
+	"enricher/fetch"
 	"enricher/fetch/fetchtest"
 )
 
@@ -110,41 +113,33 @@ func TestDeployedMetrics(t *testing.T) {
 	}
 }
 
-// exposedMetrics has a pipeline enrich one event and give another up, so that the
-// Kafka client's series are there too, and lists the names of all series, each with its labels.
+// exposedMetrics lists the names of all series of the service, each with its
+// labels. The service enriches one event and dead-letters another, so that the
+// Kafka client's series exist, too.
 func exposedMetrics(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s, closeKafka, err := (&demoCmd{}).kafka(ctx)
+	const input, enriched, dead = "call-ended", "call-enriched", "call-dead-letters"
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, input, enriched, dead))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = closeKafka() })
-	api, err := fetchtest.Listen(fetchtest.New(fetchtest.Config{}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = api.Close() })
-	s.API = api.URL
-	a, err := startInside(s, "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := a.stop(); err != nil {
-			t.Error(err)
-		}
+	t.Cleanup(cluster.Close)
+	brokers := kgo.SeedBrokers(cluster.ListenAddrs()...)
+	s := startService(t, brokers, consumer.Config{
+		Group: "call-enricher", Instance: "a", InputTopics: []string{input}, EnrichedTopic: enriched, DeadLetterTopic: dead,
+		MaxConsecutiveDeadLetters: 1000, CacheSize: 10, CacheBytes: 1 << 20, CacheTTL: time.Hour,
 	})
 
-	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Brokers...), kgo.ConsumeTopics(s.Enriched, s.Dead),
+	cl, err := kgo.NewClient(brokers, kgo.ConsumeTopics(enriched, dead),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer cl.Close()
 	for _, value := range []string{`{"CallId":"a"}`, "not JSON"} {
-		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: s.Input, Value: []byte(value)}).FirstErr(); err != nil {
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: input, Value: []byte(value)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -156,7 +151,7 @@ func exposedMetrics(t *testing.T) map[string]map[string]bool {
 		n += fetches.NumRecords()
 	}
 
-	families, err := a.metrics.Gather()
+	families, err := s.metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,6 +169,40 @@ func exposedMetrics(t *testing.T) map[string]map[string]bool {
 		}
 	}
 	return exposed
+}
+
+// startService runs the service against a simulated API until the test ends.
+func startService(t *testing.T, brokers kgo.Opt, cfg consumer.Config) *service {
+	t.Helper()
+	api, err := fetchtest.Listen(fetchtest.New(fetchtest.Config{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Close() })
+	key, err := fetch.KeyFromValue(fetch.NewSecret(fetchtest.DemoKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.SDKAppID = fetchtest.DemoSDKAppID
+	cfg.Client, err = fetch.NewClient(fetch.ClientConfig{BaseURL: api.URL, SDKAppID: cfg.SDKAppID, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{brokers} }
+	s, err := newService(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.pipeline.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // The runbook has one section for each alert, and none for another.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -18,14 +17,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/cmd/enricher/internal/terminal"
 	"enricher/consumer/audit"
 	"enricher/producer"
-	"enricher/producer/replay"
 	"enricher/schemas"
 )
 
-// letters produces what a file describes, a record a line.
-func letters(ts *testscript.TestScript, _ bool, args []string) {
+// deadLetters produces the records that a file describes, one per line.
+func deadLetters(ts *testscript.TestScript, _ bool, args []string) {
 	cl, err := kgo.NewClient(brokers(ts), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	ts.Check(err)
 	defer cl.Close()
@@ -62,7 +61,7 @@ func letters(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		r := outputs.DeadLetter(event, f)
 		if l.Omitted {
-			r = outputs.Coordinates(event, f)
+			r = outputs.DeadLetterWithoutPayload(event, f)
 		}
 		if l.Foreign {
 			r = &kgo.Record{Topic: "call-dead-letters", Key: event.Key, Value: event.Value}
@@ -72,7 +71,8 @@ func letters(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// records prints the records of a topic by value; ! records: there is no such topic.
+// records prints the records of a topic by value; ! records: the topic does not
+// exist.
 func records(ts *testscript.TestScript, none bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -86,7 +86,7 @@ func records(ts *testscript.TestScript, none bool, args []string) {
 	ts.Check(err)
 	slices.SortStableFunc(records, func(a, b *kgo.Record) int { return bytes.Compare(a.Value, b.Value) })
 	for _, r := range records {
-		_, _ = fmt.Fprintf(ts.Stdout(), "%s %s", printable(string(r.Key), 0), printable(string(r.Value), 0))
+		_, _ = fmt.Fprintf(ts.Stdout(), "%s %s", terminal.Printable(string(r.Key), 0), terminal.Printable(string(r.Value), 0))
 		for _, h := range r.Headers {
 			_, _ = fmt.Fprintf(ts.Stdout(), " %s=%s", h.Key, h.Value)
 		}
@@ -94,8 +94,8 @@ func records(ts *testscript.TestScript, none bool, args []string) {
 	}
 }
 
-// manyLetters produces N letters of healthy events.
-func manyLetters(ts *testscript.TestScript, _ bool, args []string) {
+// manyDeadLetters produces N dead letters of healthy events.
+func manyDeadLetters(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	cl, err := kgo.NewClient(brokers(ts))
@@ -105,51 +105,6 @@ func manyLetters(ts *testscript.TestScript, _ bool, args []string) {
 	for i := range n {
 		event := &kgo.Record{Topic: "call-ended", Offset: int64(i), Timestamp: time.Now(), Value: fmt.Appendf(nil, `{"CallId":"many-%d"}`, i)}
 		ts.Check(cl.ProduceSync(context.Background(), outputs.DeadLetter(event, &schemas.Failure{Reason: schemas.NotFound, Code: 101050})).FirstErr())
-	}
-}
-
-// TestDlqView: a bar on a terminal, lines elsewhere, with rate and time left.
-func TestDlqView(t *testing.T) {
-	var out bytes.Buffer
-	v := newDlqView(&out, &replay.Job{Action: replay.Replayed, Rate: 20})
-	v.Planned(&replay.Plan{Letters: 1000, Reasons: map[schemas.Reason]int{schemas.NotFound: 1000}, To: map[string]int{"calls": 1000}, Left: map[replay.Obstacle]int{replay.TooOld: 3}})
-	want := "1000 letters to be replayed\n      1000  not_found\n      1000  to topic calls\n" +
-		"left open: 3 letters, too old for the API (--include-expired takes them along)\nabout 50s at 20 letters a second\n"
-	if out.String() != want {
-		t.Errorf("the plan is\n%swant\n%s", &out, want)
-	}
-	out.Reset()
-	v.Committed(10)
-	if out.Len() > 0 {
-		t.Errorf("after no time: %q", &out)
-	}
-	v.started, v.said = v.started.Add(-10*time.Second), v.said.Add(-10*time.Second)
-	v.Committed(200)
-	if got := out.String(); got != "200 of 1000 letters · 20.0 a second · 40s left\n" {
-		t.Errorf("line %q", got)
-	}
-	out.Reset()
-	v.terminal, v.said = true, v.said.Add(-time.Second)
-	v.Committed(500)
-	if got := out.String(); got != "\r\x1b[K["+strings.Repeat("█", 15)+strings.Repeat("·", 15)+"] 500 of 1000 letters · 50.0 a second · 10s left" {
-		t.Errorf("bar %q", got)
-	}
-}
-
-// TestPrintable: nothing that others wrote reaches a terminal as a command.
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"café 通话": "café 通话", "a\x1b[2Jb": `"a\x1b[2Jb"`, "a\nb": `"a\nb"`, "\xff": `"\xff"`, "": "",
-	} {
-		if got := printable(in, 0); got != want {
-			t.Errorf("printable(%q) = %s, want %s", in, got, want)
-		}
-	}
-	if got := printable("abcdef", 4); got != "abc…" {
-		t.Error(got)
-	}
-	if got := readable([]byte("{\"a\":\"\u202e\"}")); !strings.Contains(got, "|") {
-		t.Errorf("direction marks pass as text: %q", got)
 	}
 }
 
@@ -167,7 +122,7 @@ func topic(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// awaitJournal waits until the journal has N markers more than now.
+// awaitJournal waits until the journal has N more markers than now.
 func awaitJournal(ts *testscript.TestScript, _ bool, args []string) {
 	more, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -185,26 +140,5 @@ func awaitJournal(ts *testscript.TestScript, _ bool, args []string) {
 			return
 		}
 		<-time.After(20 * time.Millisecond)
-	}
-}
-
-func TestParseInstant(t *testing.T) {
-	now := time.Now()
-	for in, want := range map[string]time.Time{
-		"2026-01-31T15:04:05Z":      time.Date(2026, 1, 31, 15, 4, 5, 0, time.UTC),
-		"2026-01-31T15:04:05+08:00": time.Date(2026, 1, 31, 7, 4, 5, 0, time.UTC),
-		"2026-01-31":                time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC),
-		"90m":                       now.Add(-90 * time.Minute),
-		"3d":                        now.Add(-72 * time.Hour),
-	} {
-		got, err := parseInstant(in)
-		if d := got.Sub(want); err != nil || d < 0 || d > time.Minute {
-			t.Errorf("%s is %v, %v; want %v", in, got, err, want)
-		}
-	}
-	for _, in := range []string{"", "yesterday", "-1h", "-3d", "3 d", "2026-13-01", "99999999d"} {
-		if got, err := parseInstant(in); err == nil {
-			t.Errorf("%q is %v, want an error", in, got)
-		}
 	}
 }

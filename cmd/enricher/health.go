@@ -10,14 +10,18 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// healthCmd is the health check of a container, whose image holds nothing but
-// this program. It asks for liveness: an engine that restarts what is unhealthy
-// must not restart an instance that waits for Kafka or the API.
+// healthCmd is the health check of a container, whose image contains nothing but
+// this program. It checks liveness, not readiness: an engine that restarts
+// unhealthy containers must not restart an instance that waits for Kafka or the
+// API.
 type healthCmd struct {
-	AdminAddr string `default:"127.0.0.1:9464" help:"Address of the running instance's /livez."`
+	AdminAddr string `default:"127.0.0.1:9464" group:"Service:" help:"Address of the running instance's /livez."`
 }
 
-// Run asks once.
+// Example returns a command line for the help.
+func (*healthCmd) Example() string { return "enricher health --admin-addr 127.0.0.1:9464" }
+
+// Run requests /livez once and fails unless the instance responds in time.
 func (c *healthCmd) Run(ctx context.Context, k *kong.Kong) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

@@ -7,36 +7,43 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"enricher/cmd/enricher/internal/config"
 	"enricher/fetch"
 	"enricher/schemas"
 )
 
 type lookupCmd struct {
-	CallIDs []string `arg:"" name:"callid" help:"Calls to look up, one request each."`
+	CallIDs []string `arg:"" name:"callid" help:"CallIds to look up, one API request each."`
 
-	apiFlags
+	config.APIFlags `group:"API:"`
 }
 
-// Run prints the record and the enriched value of each call, or why there is
-// none.
+// Example returns a command line for the help.
+func (*lookupCmd) Example() string {
+	return `enricher lookup --region singapore --sdk-app-id 1400000000 \
+    --secret-key-file secret-key 5c2f7f0e-9d0b-4f4e-8a55-3d2a8f6f1b11`
+}
+
+// Run prints the call record and the enriched value of each CallId, or why there
+// is none.
 func (c *lookupCmd) Run(ctx context.Context, k *kong.Kong) error {
-	defer c.client.Close()
+	defer c.Client.Close()
 	missing := 0
 	for _, id := range c.CallIDs {
-		a := c.client.Lookup(ctx, id, nil)
-		if a.Verdict != fetch.Found {
+		resp := c.Client.Lookup(ctx, id, nil)
+		if resp.Verdict != fetch.Found {
 			missing++
-			fmt.Fprintf(k.Stdout, "%s: %s: %s\n", id, a.Verdict, a.Message)
+			fmt.Fprintf(k.Stdout, "%s: %s: %s\n", id, resp.Verdict, resp.Message)
 			continue
 		}
-		record, err := json.Marshal(a.Record)
+		record, err := json.Marshal(resp.Record)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(k.Stdout, "%s: found\nrecord   %s\nenriched %s\n", id, record, schemas.Enrich(a.Record).Encode())
+		fmt.Fprintf(k.Stdout, "%s: found\nrecord   %s\nenriched %s\n", id, record, schemas.Enrich(resp.Record).Encode())
 	}
 	if missing > 0 {
-		return fmt.Errorf("no record of %d of %d calls", missing, len(c.CallIDs))
+		return fmt.Errorf("%d of %d CallIds not found", missing, len(c.CallIDs))
 	}
 	return nil
 }

@@ -1,7 +1,7 @@
 // Command enricher enriches call-ended events from Kafka with records of the
 // call-record API, exactly once.
 //
-// Exit codes: 0 done or drained, 1 failed, 2 wrong usage or configuration.
+// Exit codes: 0 success, also after a drain; 1 failure; 2 wrong usage or configuration.
 package main
 
 import (
@@ -11,9 +11,15 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"enricher/cmd/enricher/internal/config"
+	"enricher/cmd/enricher/internal/demo"
+	"enricher/cmd/enricher/internal/dlqcmd"
+	"enricher/cmd/enricher/internal/hint"
 )
 
 const (
@@ -21,36 +27,40 @@ const (
 	exitUsage  = 2
 )
 
-// cli is the command line. Each command's flags stand with the command.
+// cli is the command line. Each command's flags are defined with the command.
 type cli struct {
-	Config string `placeholder:"FILE" help:"YAML file of flags: one 'name: value' a line."`
+	Config string `placeholder:"FILE" help:"YAML file with one 'flag: value' per line."`
 
-	Run     runCmd          `cmd:"" help:"Run the service."`
-	Demo    demoCmd         `cmd:"" help:"Show the pipeline on an embedded broker and a simulated API; needs nothing installed."`
-	Child   demoInstanceCmd `cmd:"" hidden:"" name:"demo-instance"`
-	Health  healthCmd       `cmd:"" help:"Ask a running instance whether it lives; the health check of a container."`
-	Lookup  lookupCmd       `cmd:"" help:"Look calls up once and print what the API says."`
-	Check   checkCmd        `cmd:"" help:"Look at everything run needs, and say what is wrong; changes nothing."`
-	Dlq     dlqCmd          `cmd:"" help:"Look at dead letters, replay or discard them."`
-	Version versionCmd      `cmd:"" help:"Print version, commit and Go version."`
+	Run      runCmd         `cmd:"" help:"Run the service."`
+	Demo     demo.Command   `cmd:"" help:"Show the pipeline with an embedded broker and a simulated API; needs nothing installed."`
+	Instance demo.Instance  `cmd:"" hidden:"" name:"demo-instance"`
+	Health   healthCmd      `cmd:"" help:"Check that a running instance is alive (for container health checks)."`
+	Lookup   lookupCmd      `cmd:"" help:"Look up CallIds once and print the result."`
+	Check    checkCmd       `cmd:"" help:"Check everything that run needs and report problems; read-only."`
+	Dlq      dlqcmd.Command `cmd:"" help:"Inspect, replay or discard dead letters."`
+	Version  versionCmd     `cmd:"" help:"Print version, commit and Go version."`
 }
+
+// Example returns a command line for the help.
+func (*cli) Example() string { return "enricher demo" }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run is main without the exit.
+// run runs the command that args name and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	in := newInputs()
+	src := config.NewSources("enricher/" + readBuild().version)
 	exit := -1 // set by --help
-	k, err := kong.New(&cli{}, append(in.options(), kong.Writers(stdout, stderr), kong.Exit(func(code int) { exit = code }))...)
-	if err != nil {
-		panic(err) // the structs above are wrong
-	}
+	k := newParser(src, kong.Writers(stdout, stderr), kong.Exit(func(code int) { exit = code }))
 	kctx, err := k.Parse(args)
 	if exit >= 0 {
 		return exit
 	}
-	if err == nil {
-		err = in.check(kctx)
+	var parse *kong.ParseError
+	switch {
+	case errors.As(err, &parse):
+		err = src.Explain(parse)
+	case err == nil:
+		err = src.Check(kctx)
 	}
 	if err == nil {
 		ctx, stop := interruptible(stderr)
@@ -61,44 +71,62 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return report(stderr, err)
 }
 
-// report tells what went wrong, and the exit code for it.
+func newParser(src *config.Sources, opts ...kong.Option) *kong.Kong {
+	k, err := kong.New(&cli{}, slices.Concat(src.Options(), []kong.Option{
+		kong.Name("enricher"),
+		kong.Description("Enriches call-ended events from Kafka with records of the call-record API, exactly once."),
+		kong.Vars{"reasons": dlqcmd.ReasonNames()},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.Help(printHelp),
+	}, opts)...)
+	if err != nil {
+		panic(err) // the structs above are wrong
+	}
+	return k
+}
+
+// printHelp ends the help of a command with its example.
+func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	node := ctx.Selected()
+	if node == nil {
+		node = ctx.Model.Node
+	}
+	c, ok := node.Target.Addr().Interface().(interface{ Example() string })
+	if !ok {
+		return nil
+	}
+	_, err := fmt.Fprintf(ctx.Stdout, "\nExample:\n  %s\n", c.Example())
+	return err
+}
+
+// report prints an error, with advice on a line of its own, and returns the exit
+// code for it.
 func report(w io.Writer, err error) int {
-	var usage *usageError
-	var parse *kong.ParseError
+	var usage *config.UsageError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &usage):
-		for _, p := range usage.problems {
+		for _, p := range usage.Problems {
 			_, _ = fmt.Fprintf(w, "enricher: %s\n", p)
 		}
-		_, _ = fmt.Fprintf(w, "enricher: nothing was started; see %s --help\n", usage.command)
-		return exitUsage
-	case errors.As(err, &parse):
-		_, _ = fmt.Fprintf(w, "enricher: %v\nenricher: nothing was started; see enricher --help\n", err)
+		_, _ = fmt.Fprintf(w, "enricher: invalid configuration; run %s --help\n", usage.Command)
 		return exitUsage
 	}
-	for _, e := range flatten(err) {
+	for _, e := range hint.Split(err) {
 		_, _ = fmt.Fprintf(w, "enricher: %v\n", e)
+		if advice := hint.For(e); advice != "" {
+			_, _ = fmt.Fprintf(w, "enricher: hint: %s\n", advice)
+		}
 	}
 	return exitFailed
 }
 
-// flatten takes joined errors apart.
-func flatten(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, flatten(e)...)
-	}
-	return all
-}
-
-// interruptible is a context that ends with the first SIGINT or SIGTERM. The
-// second one ends the process.
+// interruptible returns a context that is cancelled by the first SIGINT or SIGTERM.
+// The second signal ends the process.
 func interruptible(stderr io.Writer) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -111,7 +139,7 @@ func interruptible(stderr io.Writer) (context.Context, func()) {
 				return
 			case s := <-signals:
 				if !first {
-					_, _ = fmt.Fprintf(stderr, "enricher: %v again: ending at once\n", s)
+					_, _ = fmt.Fprintf(stderr, "enricher: second %v: exiting immediately\n", s)
 					os.Exit(exitFailed)
 				}
 				cancel()

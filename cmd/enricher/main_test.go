@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"enricher": main})
 }
 
-// TestScripts runs testdata/*.txtar: the program from the command line, each
-// with a broker and an API of its own where it asks for them.
+// TestScripts runs the command lines in testdata/*.txtar. A script gets a broker and
+// an API of its own if it starts them.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "nosecrets": noSecrets, "freeport": freePort,
 			"alter": alterTopic, "clusterstate": clusterState,
-			"letters": letters, "many-letters": manyLetters, "records": records, "topic": topic, "journal": awaitJournal,
+			"dead-letters": deadLetters, "many-dead-letters": manyDeadLetters, "records": records, "topic": topic, "journal": awaitJournal,
 		},
 	})
 }
@@ -48,8 +48,8 @@ func TestScripts(t *testing.T) {
 // simulator is the key of a script's API among its values.
 type simulator struct{}
 
-// api starts a simulated API and sets $ENRICHER_API_URL. Argument: "hang" for
-// one that never answers.
+// api starts a simulated API and sets $ENRICHER_API_URL. With the argument "hang" it
+// never responds.
 func api(ts *testscript.TestScript, _ bool, args []string) {
 	sim := fetchtest.New(fetchtest.Config{Rate: 200})
 	*ts.Value(simulator{}).(**fetchtest.API) = sim
@@ -66,7 +66,7 @@ func api(ts *testscript.TestScript, _ bool, args []string) {
 
 // kafka starts a broker and sets $ENRICHER_BROKERS. Arguments: its topics, none
 // for the usual three; before them "three", for as many brokers, and "secured":
-// SASL, with user ops who may do everything, and user enricher who may only read.
+// SASL, with user ops, who may do everything, and user enricher, who may only read.
 func kafka(ts *testscript.TestScript, _ bool, args []string) {
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}
 	if len(args) > 0 && args[0] == "three" {
@@ -111,7 +111,7 @@ func feed(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// outcomes waits for N outcomes and prints them, key and value a line.
+// outcomes waits for N outcomes and prints them, one per line.
 func outcomes(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -133,7 +133,7 @@ func outcomes(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// httpGet waits until a URL answers with a status, and prints the answer.
+// httpGet waits until a URL responds with a status, and prints the response.
 func httpGet(ts *testscript.TestScript, _ bool, args []string) {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
@@ -156,11 +156,11 @@ func httpGet(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// noSecrets looks for secrets in all that an admin address serves.
+// noSecrets looks for secrets in all pages of an admin address.
 func noSecrets(ts *testscript.TestScript, _ bool, args []string) {
 	secrets := (*ts.Value(simulator{}).(**fetchtest.API)).Secrets()
 	if len(secrets.UserSigs) == 0 {
-		ts.Fatalf("the API was never asked, so there is nothing to find")
+		ts.Fatalf("the API received no request, so there is nothing to find")
 	}
 	for _, path := range []string{
 		"/", "/livez", "/readyz", "/metrics", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2",
@@ -172,7 +172,7 @@ func noSecrets(ts *testscript.TestScript, _ bool, args []string) {
 		_ = resp.Body.Close()
 		ts.Check(err)
 		if found := secrets.Find(page); len(found) > 0 {
-			ts.Fatalf("%s holds %v", path, found)
+			ts.Fatalf("%s contains %v", path, found)
 		}
 		if len(secrets.Find(append(page, secrets.URLs[0]...))) == 0 {
 			ts.Fatalf("a secret planted in %s is not found", path)
@@ -180,7 +180,7 @@ func noSecrets(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// freePort sets a variable to an address nobody listens at.
+// freePort sets a variable to an address that refuses connections.
 func freePort(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
@@ -202,7 +202,7 @@ func alterTopic(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// clusterState prints what somebody could have made: topics, groups and
+// clusterState prints what a command could have created: topics, groups and
 // transactional ids.
 func clusterState(ts *testscript.TestScript, _ bool, _ []string) {
 	cl, err := kgo.NewClient(brokers(ts))

@@ -2,87 +2,202 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"enricher/cmd/enricher/internal/admin"
+	"enricher/cmd/enricher/internal/config"
+	"enricher/cmd/enricher/internal/hint"
+	"enricher/cmd/enricher/internal/preflight"
+	"enricher/consumer"
+	"enricher/consumer/session"
 )
 
-type runCmd struct {
-	kafkaFlags
-	topicFlags
-	apiFlags
-	policyFlags
-	logFlags
-	AdminAddr string `default:"127.0.0.1:9464" help:"Address of /livez, /readyz and /metrics."`
+type runCmd struct{ config.ServiceFlags }
+
+// Example returns a command line for the help.
+func (*runCmd) Example() string {
+	return `enricher run --brokers kafka-1:9092,kafka-2:9092 --region singapore \
+    --sdk-app-id 1400000000 --secret-key-file secret-key`
 }
 
-func (c *runCmd) check(in *inputs) {
-	c.kafkaFlags.check(in)
-	c.topicFlags.check(in)
-	c.policyFlags.check(in)
-	c.logFlags.check(in)
-	in.required("admin-addr", c.AdminAddr)
-	c.apiFlags.check(in) // last: it makes the client if all is well
-}
-
-// Run is the service: it waits for Kafka, checks what it finds there, and works
-// until it is told to end.
+// Run waits for Kafka, checks what the service needs there, and processes events
+// until ctx is done.
 func (c *runCmd) Run(ctx context.Context) (err error) {
-	defer func() { _ = c.log.Sync() }() // standard error cannot be synced everywhere
-	defer c.client.Close()
-	service, err := c.wire()
+	defer func() { _ = c.Log.Sync() }() // standard error cannot be synced everywhere
+	defer c.Client.Close()
+	cfg := c.Pipeline()
+	cfg.Kafka = c.kafka
+	s, err := newService(cfg)
 	if err != nil {
 		return err
 	}
-	service.status.set("starting")
-	admin, err := listenAdmin(c.AdminAddr, adminHandler(service.ready, service.metrics))
+	s.status.set("starting")
+	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.ready, s.metrics))
 	if err != nil {
 		return fmt.Errorf("--admin-addr: %w", err)
 	}
 	defer func() {
-		if closeErr := admin.close(); closeErr != nil {
-			c.log.Warn("admin server", zap.Error(closeErr))
+		if closeErr := server.Close(); closeErr != nil {
+			c.Log.Warn("admin server shutdown failed", zap.Error(closeErr))
 		}
 	}()
 	b := readBuild()
-	c.log.Info("enricher starts", zap.String("version", b.version), zap.String("commit", b.commit),
+	c.Log.Info("starting", zap.String("version", b.version), zap.String("commit", b.commit),
 		zap.String("group", c.Group), zap.String("instance", c.Instance), zap.Strings("input_topics", c.InputTopics),
-		zap.Stringer("admin", admin.addr))
+		zap.Stringer("admin", server.Addr))
 
-	if err := awaitKafka(ctx, service.kafka(), c.needs(), &service.status, c.log); err != nil || ctx.Err() != nil {
+	if err := awaitKafka(ctx, c.kafka(), c.requirements(), &s.status, c.Log); err != nil || ctx.Err() != nil {
 		return err
 	}
-	service.status.set("")
-	err = service.consumer.Run(ctx)
-	if err == nil {
-		c.log.Info("drained; enricher ends")
+	s.status.set("")
+	if err := s.pipeline.Run(ctx); err != nil {
+		return hint.Explain(err, c.Principal())
 	}
-	return err
+	c.Log.Info("stopped")
+	return nil
 }
 
-// status is why the service does not run yet; "" when it does.
-type status struct {
-	mu  sync.Mutex
-	why string
+// kafka returns the options of a new Kafka client.
+func (c *runCmd) kafka() []kgo.Opt {
+	return append(slices.Clone(c.Options), admin.KafkaLog(c.Log))
 }
 
-func (s *status) set(why string) {
+// service is a pipeline with its metrics and readiness.
+type service struct {
+	pipeline *consumer.Consumer
+	metrics  *admin.Metrics
+	status   startupStatus
+}
+
+func newService(cfg consumer.Config) (*service, error) {
+	s := &service{metrics: admin.Instrument(&cfg)}
+	var err error
+	if s.pipeline, err = consumer.New(cfg); err != nil {
+		return nil, err
+	}
+	s.metrics.ExposeReady(s.ready)
+	return s, nil
+}
+
+// ready lists why the service is not ready; it returns nothing when it is.
+func (s *service) ready() []string {
+	if reason := s.status.get(); reason != "" {
+		return []string{reason}
+	}
+	return hint.Conditions(s.pipeline.Ready())
+}
+
+// startupStatus is the reason why the service is not running yet, or "" once it
+// is running.
+type startupStatus struct {
+	mu     sync.Mutex
+	reason string
+}
+
+func (s *startupStatus) set(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.why = why
+	s.reason = reason
 }
 
-func (s *status) get() string {
+func (s *startupStatus) get() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.why
+	return s.reason
 }
 
-// Between two tries to reach Kafka at the start, and between two log lines
-// about it.
+// requirements returns what the service uses on the brokers.
+func (c *runCmd) requirements() preflight.Requirements {
+	return preflight.Requirements{
+		Group:           c.Group,
+		TransactionalID: session.TransactionalID(c.Group, c.Instance),
+		Read:            c.InputTopics,
+		Write:           []string{c.EnrichedTopic, c.DeadLetterTopic},
+		Principal:       c.Principal(),
+	}
+}
+
+// While Kafka is unavailable at the start, the service tries again and logs that
+// it is waiting at these intervals.
 const (
-	retryKafka = time.Second
-	sayKafka   = 10 * time.Second
+	retryKafkaEvery = time.Second
+	logWaitingEvery = 10 * time.Second
+	checkTimeout    = 10 * time.Second // of one try
 )
+
+// awaitKafka waits until Kafka responds. It returns everything in Kafka that
+// keeps the service from running, or nil when ctx ends first.
+func awaitKafka(ctx context.Context, opts []kgo.Opt, r preflight.Requirements, s *startupStatus, log *zap.Logger) error {
+	cl, err := kgo.NewClient(append(opts, kgo.RequestRetries(0))...)
+	if err != nil {
+		return fmt.Errorf("configure Kafka client: %w", err)
+	}
+	defer cl.Close()
+	var logged time.Time
+	for ctx.Err() == nil {
+		problems, err := checkKafka(ctx, cl, r)
+		if err == nil {
+			return errors.Join(problems...)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.set("kafka: " + err.Error())
+		if time.Since(logged) >= logWaitingEvery {
+			logged = time.Now()
+			log.Warn("waiting for Kafka", zap.Error(err), zap.String("hint", "check --brokers and the network"))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryKafkaEvery):
+		}
+	}
+	return nil
+}
+
+// checkKafka checks topics and permissions, and that group and transactional id
+// have a coordinator. The error means that Kafka does not respond, or not yet.
+func checkKafka(ctx context.Context, cl *kgo.Client, r preflight.Requirements) (problems []error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	problems, err = r.Problems(ctx, cl)
+	if err != nil || len(problems) > 0 {
+		return problems, err
+	}
+	for _, c := range []struct {
+		kind, name string
+		key        int8
+	}{
+		{kind: "group", name: r.Group, key: 0},
+		{kind: "transactional id", name: r.TransactionalID, key: 1},
+	} {
+		if err := findCoordinator(ctx, cl, c.name, c.key); err != nil {
+			return nil, fmt.Errorf("find the coordinator of %s %q: %w", c.kind, c.name, err)
+		}
+	}
+	return nil, nil
+}
+
+func findCoordinator(ctx context.Context, cl *kgo.Client, name string, kind int8) error {
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.CoordinatorKey, req.CoordinatorKeys, req.CoordinatorType = name, []string{name}, kind
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return err
+	}
+	for _, c := range resp.Coordinators {
+		if err := kerr.ErrorForCode(c.ErrorCode); err != nil {
+			return err
+		}
+	}
+	return kerr.ErrorForCode(resp.ErrorCode)
+}

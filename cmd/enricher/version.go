@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/alecthomas/kong"
@@ -9,7 +10,10 @@ import (
 
 type versionCmd struct{}
 
-// Run prints what this binary was built from.
+// Example returns a command line for the help.
+func (versionCmd) Example() string { return "enricher version" }
+
+// Run prints the version, the commit and the Go version of this binary.
 func (versionCmd) Run(k *kong.Kong) error {
 	b := readBuild()
 	_, err := fmt.Fprintf(k.Stdout, "enricher %s\ncommit %s\n%s\n", b.version, b.commit, b.goVersion)
@@ -18,26 +22,30 @@ func (versionCmd) Run(k *kong.Kong) error {
 
 type build struct{ version, commit, goVersion string }
 
-// readBuild asks the binary itself, so that no build needs linker flags.
+// readBuild returns what Go recorded in the binary, so that no build needs linker
+// flags.
 func readBuild() build {
-	b := build{version: "(devel)", commit: "unknown"}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return b
+		return build{version: "(devel)", commit: "unknown", goVersion: runtime.Version()}
 	}
-	b.goVersion = info.GoVersion
+	return buildOf(info)
+}
+
+func buildOf(info *debug.BuildInfo) build {
+	b := build{version: "(devel)", commit: "unknown", goVersion: info.GoVersion}
 	if info.Main.Version != "" {
 		b.version = info.Main.Version
 	}
-	dirty := ""
+	modified := ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
 			b.commit = s.Value
 		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = " (modified)"
+			modified = " (modified)"
 		}
 	}
-	b.commit += dirty
+	b.commit += modified
 	return b
 }

@@ -1,11 +1,10 @@
-// Package fetchtest simulates the call-record API as an http.Handler. It
-// verifies every request as strictly as the API does (path, method, query,
-// UserSig, body), enforces a quota, counts what arrives, and misbehaves on
-// demand.
+// Package fetchtest simulates the call-record API as an http.Handler. It verifies
+// every request as strictly as the API does (path, method, query, UserSig, body),
+// enforces a quota, counts requests, and fails on demand.
 //
-// It is for tests and for the demo. It does not imitate what the program does
-// not rely on: no other commands, no accounts, no billing. Nothing but tests and
-// the demo may import it.
+// It is for tests, the simulator and the demo; nothing else may import it. It does
+// not imitate what enricher does not rely on: there are no other commands, no
+// accounts and no billing.
 package fetchtest
 
 import (
@@ -17,39 +16,39 @@ import (
 	"enricher/fetch"
 )
 
-// Path is where the simulator serves its one command.
+// Path is the path of the one command. It is spelt a second time here on purpose,
+// apart from package fetch, so that a misspelt one fails the tests.
 const Path = "/v4/call_record_http_srv/get_record_by_callid"
 
-// Values that any test may use. The key is the one Tencent publishes for its own
-// demos; it opens nothing.
+// Values that any test may use. The key is the one that Tencent publishes for its
+// own demos; it gives access to nothing.
 const (
 	DemoSDKAppID   = 1400000000
 	DemoIdentifier = "administrator"
 	DemoKey        = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 )
 
-// Config says what the simulator expects and how fast it answers. The zero value
-// is a server for the Demo constants without quota and latency.
+// Config configures the simulator. The zero value is a server for the Demo
+// constants, without quota and latency.
 type Config struct {
 	SDKAppID   int    // 0: DemoSDKAppID
 	Identifier string // "": DemoIdentifier
 	Key        string // "": DemoKey
-	// Rate is the quota: requests answered in any second; further ones are
-	// refused as rate limited. 0: none.
+	// Rate is the quota in requests per second; further requests within any second
+	// are refused as rate_limited. 0: no quota.
 	Rate int
 	// Latency is how long a request takes, by CallId. nil: no time.
 	Latency func(callID string) time.Duration
-	// Misbehave makes the simulator fail by chance, each request on its own.
-	// The choice is a pure function of Seed, the CallId and how often it was
-	// asked for, not of time or order.
+	// Misbehave makes requests fail by chance. The choice is a pure function of
+	// Seed, the CallId and the number of requests for it, not of time or order.
 	Misbehave []Chance
-	// Seed varies the records and the misbehaviour.
+	// Seed varies the records and the failures.
 	Seed uint64
 	// Now is the simulator's clock; nil: time.Now.
 	Now func() time.Time
 }
 
-// Chance is one kind of misbehaviour and how often it happens.
+// Chance is a fault and how often it happens.
 type Chance struct {
 	Percent float64 // of all requests
 	Fault   Fault
@@ -67,19 +66,19 @@ type API struct {
 	urls     []string           // some signed URLs seen
 
 	arrivals arrivals
-	granted  []time.Time    // answered under the quota within the last second
-	asked    map[string]int // requests by CallId
-	stray    int
+	granted  []time.Time    // requests within the quota, of the last second
+	requests map[string]int // by CallId
+	strays   int
 	refused  int
 
-	outage  *Fault
-	failing []Fault            // for the next requests, whoever asks
-	scripts map[string][]Fault // for the next requests of a CallId
-	never   map[string]bool
-	from    map[string]time.Time
+	outage    *Fault
+	failing   []Fault            // for the next requests
+	scripts   map[string][]Fault // for the next requests for a CallId
+	never     map[string]bool
+	available map[string]time.Time // from when on
 }
 
-// New makes a simulator.
+// New returns a simulator.
 func New(cfg Config) *API {
 	if cfg.SDKAppID == 0 {
 		cfg.SDKAppID = DemoSDKAppID
@@ -94,14 +93,14 @@ func New(cfg Config) *API {
 		cfg.Now = time.Now
 	}
 	return &API{
-		cfg:      cfg,
-		key:      cfg.Key,
-		revoked:  map[string]bool{},
-		verified: map[string]verdict{},
-		asked:    map[string]int{},
-		scripts:  map[string][]Fault{},
-		never:    map[string]bool{fetch.ProbeCallID: true},
-		from:     map[string]time.Time{},
+		cfg:       cfg,
+		key:       cfg.Key,
+		revoked:   map[string]bool{},
+		verified:  map[string]verdict{},
+		requests:  map[string]int{},
+		scripts:   map[string][]Fault{},
+		never:     map[string]bool{fetch.ProbeCallID: true},
+		available: map[string]time.Time{},
 	}
 }
 
@@ -115,7 +114,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fault.serve(a, w, r, callID)
 }
 
-// decide takes the request down and chooses the answer; the zero Fault is the
+// decide counts the request and chooses the response; the zero Fault is the
 // record.
 func (a *API) decide(r *http.Request, callID string, bodyFault *Fault) Fault {
 	a.mu.Lock()
@@ -123,11 +122,11 @@ func (a *API) decide(r *http.Request, callID string, bodyFault *Fault) Fault {
 	now := a.cfg.Now() // under the lock, so that arrivals are in order
 	a.arrivals.add(now)
 	if r.URL.Path != Path {
-		a.stray++
+		a.strays++
 		return Status(http.StatusNotFound)
 	}
-	a.asked[callID]++
-	authFault := a.authenticate(r, now) // also when there is an outage: it notes the UserSig
+	a.requests[callID]++
+	authFault := a.authenticate(r, now) // also during an outage: it remembers the UserSig
 
 	switch {
 	case a.outage != nil:
@@ -149,16 +148,16 @@ func (a *API) decide(r *http.Request, callID string, bodyFault *Fault) Fault {
 		a.failing = a.failing[1:]
 		return f
 	}
-	if f, ok := a.misbehave(callID, a.asked[callID]); ok {
+	if f, ok := a.misbehave(callID, a.requests[callID]); ok {
 		return f
 	}
-	if a.never[callID] || now.Before(a.from[callID]) {
+	if a.never[callID] || now.Before(a.available[callID]) {
 		return Named("record_not_found")
 	}
 	return Fault{}
 }
 
-// grant takes one of the quota's places if one is free.
+// grant reports whether the request is within the quota, and counts it if so.
 func (a *API) grant(now time.Time) bool {
 	if a.cfg.Rate <= 0 {
 		return true
@@ -187,16 +186,16 @@ func (a *API) misbehave(callID string, nth int) (Fault, bool) {
 	return Fault{}, false
 }
 
-// Script makes the next requests for callID fail in this order. Further calls
-// append.
+// Script sets the responses to the next requests for callID, in this order.
+// Further calls append.
 func (a *API) Script(callID string, faults ...Fault) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.scripts[callID] = append(a.scripts[callID], faults...)
 }
 
-// Fail makes the next n requests fail, whichever CallId they ask for. Further
-// calls append.
+// Fail makes the next n requests fail, whatever their CallId. Further calls
+// append.
 func (a *API) Fail(n int, f Fault) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -212,14 +211,14 @@ func (a *API) SetOutage(f Fault) {
 	a.outage = &f
 }
 
-// ClearOutage ends what SetOutage began.
+// ClearOutage ends the outage that SetOutage began.
 func (a *API) ClearOutage() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.outage = nil
 }
 
-// Never makes the API have no record of these calls, ever.
+// Never makes the API have no record of these calls.
 func (a *API) Never(callIDs ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -228,19 +227,19 @@ func (a *API) Never(callIDs ...string) {
 	}
 }
 
-// AvailableAt makes the record of callID readable from t on.
+// AvailableAt makes the record of callID available from t on.
 func (a *API) AvailableAt(callID string, t time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.from[callID] = t
+	a.available[callID] = t
 }
 
-// hash mixes a seed, a name and a number into evenly spread bits.
+// hash returns evenly distributed bits for a seed, a name and a number.
 func hash(seed uint64, name string, n uint64) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name)) // never fails
 	x := h.Sum64() ^ seed*0x9e3779b97f4a7c15 ^ n*0xbf58476d1ce4e5b9
-	// The finaliser of SplitMix64; FNV alone leaves neighbours alike.
+	// The finaliser of SplitMix64; FNV alone gives similar names similar values.
 	x ^= x >> 30
 	x *= 0xbf58476d1ce4e5b9
 	x ^= x >> 27
@@ -248,7 +247,7 @@ func hash(seed uint64, name string, n uint64) uint64 {
 	return x ^ x>>31
 }
 
-// sleep waits d; false when the client gave up meanwhile.
+// sleep waits for d, and reports whether the client is still there.
 func sleep(r *http.Request, d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -263,6 +262,6 @@ func sleep(r *http.Request, d time.Duration) bool {
 	}
 }
 
-// Named is the fault of answering with the error code that fetch's table calls
-// name; it panics on a name that is not there.
+// Named returns the error code that has this name in fetch's error table. It
+// panics on a name that is not in the table.
 func Named(name string) Fault { return Code(fetch.CodeByName(name).Code) }

@@ -12,18 +12,18 @@ import (
 	"github.com/tencentyun/tls-sig-api-v2-golang/tencentyun"
 )
 
-// maxNoted bounds how many UserSigs and URLs the simulator remembers.
-const maxNoted = 64
+// maxRemembered bounds the number of UserSigs and of URLs that are remembered.
+const maxRemembered = 64
 
-// verdict is what became of verifying one UserSig. A valid one is verified again
+// verdict is the result of verifying a UserSig. A valid one is verified again
 // after a while, so that it can expire.
 type verdict struct {
 	err   error
 	again time.Time
 }
 
-// SetKey changes the key the simulator verifies with, as rotating it in the
-// console would: UserSigs of the old key are refused from now on.
+// SetKey changes the app's key, as rotating it in the console would: UserSigs of
+// the old key are refused from now on.
 func (a *API) SetKey(key string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -31,7 +31,7 @@ func (a *API) SetKey(key string) {
 	clear(a.verified)
 }
 
-// Revoke makes every UserSig seen so far count as expired.
+// Revoke makes every UserSig seen so far an expired one.
 func (a *API) Revoke() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -40,8 +40,8 @@ func (a *API) Revoke() {
 	}
 }
 
-// authenticate checks the query as the API does; nil when all is well. It notes
-// the UserSig for Secrets.
+// authenticate checks the query as the API does; nil means that it is valid. It
+// remembers the UserSig for Secrets.
 func (a *API) authenticate(r *http.Request, now time.Time) *Fault {
 	refuse := func(name string) *Fault {
 		f := Named(name)
@@ -49,7 +49,7 @@ func (a *API) authenticate(r *http.Request, now time.Time) *Fault {
 	}
 	q := r.URL.Query()
 	sig := q.Get("usersig")
-	a.note(sig, r)
+	a.remember(sig, r)
 	if r.Method != http.MethodPost || q.Get("contenttype") != "json" {
 		return refuse("bad_url")
 	}
@@ -82,35 +82,34 @@ func (a *API) authenticate(r *http.Request, now time.Time) *Fault {
 	}
 }
 
-// verify has the official module verify sig, and believes a good result for a
-// minute.
+// verify verifies sig with the vendor's module. A result is valid for a minute.
 func (a *API) verify(sig string, now time.Time) error {
 	if v, ok := a.verified[sig]; ok && now.Before(v.again) {
 		return v.err
 	}
 	err := tencentyun.VerifyUserSig(uint64(a.cfg.SDKAppID), a.key, a.cfg.Identifier, sig, now)
-	if len(a.verified) >= maxNoted {
+	if len(a.verified) >= maxRemembered {
 		clear(a.verified)
 	}
 	a.verified[sig] = verdict{err: err, again: now.Add(time.Minute)}
 	return err
 }
 
-func (a *API) note(sig string, r *http.Request) {
-	if len(a.urls) < maxNoted {
+func (a *API) remember(sig string, r *http.Request) {
+	if len(a.urls) < maxRemembered {
 		a.urls = append(a.urls, "http://"+r.Host+r.URL.RequestURI())
 	}
 	if sig == "" || len(a.sigs) > 0 && a.sigs[len(a.sigs)-1] == sig || slices.Contains(a.sigs, sig) {
 		return
 	}
-	if len(a.sigs) == maxNoted {
+	if len(a.sigs) == maxRemembered {
 		a.sigs = a.sigs[1:]
 	}
 	a.sigs = append(a.sigs, sig)
 }
 
-// readCallID reads the request's body, all of it: a server notices that its
-// client went away only then.
+// readCallID reads the request's whole body: only then does a server notice that
+// its client has gone.
 func readCallID(r *http.Request) (string, *Fault) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
 	if err != nil {

@@ -2,17 +2,18 @@ package fetchtest
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
-// maxArrivals bounds the memory of arrival times: 8 bytes each.
+// maxArrivals bounds the number of arrival times that are kept, of 8 bytes each.
 const maxArrivals = 4 << 20
 
-// arrivals are the times requests came in, in order.
+// arrivals are the times at which requests arrived, in order.
 type arrivals struct {
 	total int
 	first time.Time
-	at    []time.Duration // since first; the last ones
+	at    []time.Duration // of the last ones, since first
 }
 
 func (l *arrivals) add(t time.Time) {
@@ -26,30 +27,33 @@ func (l *arrivals) add(t time.Time) {
 	l.at = append(l.at, t.Sub(l.first))
 }
 
-// most is the largest number of arrivals within any span that is shorter than
-// window.
-func (l *arrivals) most(window time.Duration) int {
-	most, first := 0, 0
-	for last, t := range l.at {
-		for t-l.at[first] >= window {
+// MaxInAnyWindow returns the largest number of times within any window of this
+// length, and when the first such window begins. It is exact over all positions of
+// the window: two times a whole window apart are never in the same one. The times
+// may be in any order.
+func MaxInAnyWindow(times []time.Time, window time.Duration) (most int, from time.Time) {
+	times = slices.SortedFunc(slices.Values(times), time.Time.Compare)
+	first := 0
+	for last, t := range times {
+		for t.Sub(times[first]) >= window {
 			first++
 		}
-		most = max(most, last-first+1)
+		if n := last - first + 1; n > most {
+			most, from = n, times[first]
+		}
 	}
+	return most, from
+}
+
+// MaxInAnyWindow returns the largest number of requests that arrived within any
+// window of this length; see the function of this name. Refused requests count,
+// too; of more than 4 Mi requests only the last ones do.
+func (a *API) MaxInAnyWindow(window time.Duration) int {
+	most, _ := MaxInAnyWindow(a.Arrivals(), window)
 	return most
 }
 
-// MaxInAnyWindow is the largest number of requests that arrived within any
-// window of this length: exactly, over every position the window can have, not
-// over buckets. Two requests a whole window apart are not in the same one. All
-// requests count, refused ones too; beyond 4 Mi requests only the last ones do.
-func (a *API) MaxInAnyWindow(window time.Duration) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.arrivals.most(window)
-}
-
-// Arrivals lists when requests arrived, in order; at most the last 4 Mi or so.
+// Arrivals returns when requests arrived, in order; at least of the last 4 Mi.
 func (a *API) Arrivals() []time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -60,41 +64,41 @@ func (a *API) Arrivals() []time.Time {
 	return times
 }
 
-// Requests is how many requests arrived.
+// Requests returns the number of requests.
 func (a *API) Requests() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.arrivals.total
 }
 
-// RequestsByCallID is how many requests arrived for each CallId; "" stands for
-// requests that named none.
+// RequestsByCallID returns the number of requests for each CallId; "" stands for
+// requests without one.
 func (a *API) RequestsByCallID() map[string]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return maps.Clone(a.asked)
+	return maps.Clone(a.requests)
 }
 
-// RequestsFor is how many requests arrived for callID.
+// RequestsFor returns the number of requests for callID.
 func (a *API) RequestsFor(callID string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.asked[callID]
+	return a.requests[callID]
 }
 
-// UniqueCallIDs is how many different CallIds were asked for.
+// UniqueCallIDs returns the number of distinct CallIds in requests.
 func (a *API) UniqueCallIDs() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n := len(a.asked)
-	if _, nameless := a.asked[""]; nameless {
+	n := len(a.requests)
+	if _, nameless := a.requests[""]; nameless {
 		n--
 	}
 	return n
 }
 
-// RequestsPerCallID is requests divided by different CallIds; 0 when there were
-// none.
+// RequestsPerCallID returns requests divided by distinct CallIds; 0 without
+// requests.
 func (a *API) RequestsPerCallID() float64 {
 	unique := a.UniqueCallIDs()
 	if unique == 0 {
@@ -103,17 +107,17 @@ func (a *API) RequestsPerCallID() float64 {
 	return float64(a.Requests()) / float64(unique)
 }
 
-// OverQuota is how many requests the quota refused.
+// OverQuota returns the number of requests that were refused as over the quota.
 func (a *API) OverQuota() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.refused
 }
 
-// Strays is how many requests came for another path than Path, as a followed
-// redirect would.
+// Strays returns the number of requests for another path than Path, such as a
+// followed redirect would send.
 func (a *API) Strays() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.stray
+	return a.strays
 }

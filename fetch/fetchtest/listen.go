@@ -9,12 +9,12 @@ import (
 	"sync"
 )
 
-// Server is a real HTTP server on this machine that counts its connections.
+// Server is an HTTP server on the loopback interface that counts its connections.
 type Server struct {
 	URL string // http://127.0.0.1:port
 
 	server *http.Server
-	done   chan error
+	served chan error // the result of Serve
 
 	mu     sync.Mutex
 	opened int
@@ -27,17 +27,17 @@ func Listen(h http.Handler) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{URL: "http://" + l.Addr().String(), done: make(chan error, 1), open: map[net.Conn]bool{}}
+	s := &Server{URL: "http://" + l.Addr().String(), served: make(chan error, 1), open: map[net.Conn]bool{}}
 	s.server = &http.Server{
 		Handler:   h,
-		ConnState: s.note,
-		ErrorLog:  log.New(io.Discard, "", 0), // it would log broken connections, which are the point
+		ConnState: s.track,
+		ErrorLog:  log.New(io.Discard, "", 0), // broken connections, which are intended
 	}
-	go func() { s.done <- s.server.Serve(l) }()
+	go func() { s.served <- s.server.Serve(l) }()
 	return s, nil
 }
 
-func (s *Server) note(c net.Conn, state http.ConnState) {
+func (s *Server) track(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch state {
@@ -53,22 +53,21 @@ func (s *Server) note(c net.Conn, state http.ConnState) {
 	}
 }
 
-// Connections is how many connections clients have opened so far.
+// Connections returns the number of connections that were ever opened.
 func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.opened
 }
 
-// OpenConnections is how many of them are open.
+// OpenConnections returns the number of connections that are open.
 func (s *Server) OpenConnections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.open)
 }
 
-// DropIdle closes the connections that wait for a request, as a server does
-// whose keep-alive time is over.
+// DropIdle closes idle connections, as a server does after its keep-alive timeout.
 func (s *Server) DropIdle() {
 	s.mu.Lock()
 	var idle []net.Conn
@@ -83,11 +82,11 @@ func (s *Server) DropIdle() {
 	}
 }
 
-// Close breaks all connections off and waits for the server to end.
+// Close closes all connections and waits for the server to end.
 func (s *Server) Close() error {
 	err := s.server.Close()
-	served := <-s.done
-	s.done <- served // for a second Close
+	served := <-s.served
+	s.served <- served // for a second Close
 	if !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

@@ -1,13 +1,14 @@
 package fetchtest
 
 import (
+	"math/rand/v2"
 	"strconv"
 
 	"enricher/schemas"
 )
 
-// answer is what the API sends, as it spells it.
-type answer struct {
+// response is a body as the API spells it.
+type response struct {
 	ActionStatus string
 	ErrorCode    int
 	ErrorInfo    string
@@ -17,8 +18,8 @@ type answer struct {
 
 type responseBody struct{ CallRecord wireRecord }
 
-// wireRecord spells a record as the API does. It is written down a second time
-// here, apart from schemas, so that a misspelt field of one of them shows.
+// wireRecord is a call record as the API spells it. It is spelt a second time here
+// on purpose, apart from schemas, so that a misspelt field fails the tests.
 type wireRecord struct {
 	CallID     string   `json:"CallId"`
 	Caller     string   `json:"Caller_Account"`
@@ -33,59 +34,54 @@ type wireRecord struct {
 	RoomIDType int      `json:"RoomIdType"`
 }
 
-// firstStart is the earliest StartTime of a simulated call, Unix seconds.
+// firstStart is the earliest StartTime of a simulated call, in Unix seconds.
 const firstStart = 1764000000
 
-// RecordFor is the record this simulator has of callID: a pure function of the
-// CallId and Config.Seed, so that a test can work out what an enriched record
-// must hold. About a quarter of the calls were never answered, some have several
-// callees, and the callees include the caller, as in the API's own samples.
+// RecordFor returns the call record of callID: a pure function of the CallId and
+// Config.Seed, so that a test can compute the enriched record.
 func (a *API) RecordFor(callID string) schemas.CallRecord { return RecordFor(a.cfg.Seed, callID) }
 
-// RecordFor is the record that a simulator with this seed has of callID.
+// RecordFor returns the record that a simulator with this seed has of callID.
+// About a third of the calls were never answered, a fifth are group calls, and the
+// callees include the caller, as in the API's own samples.
 func RecordFor(seed uint64, callID string) schemas.CallRecord {
-	h := hash(seed, callID, 0)
-	pick := func(n uint64) uint64 { // the next digit of h
-		d := h % n
-		h /= n
-		return d
-	}
-	caller := "user" + strconv.FormatUint(pick(5000), 10)
+	rng := rand.New(rand.NewPCG(seed, hash(seed, callID, 0)))
+	caller := "user" + strconv.Itoa(rng.IntN(5000))
 	callees := []string{caller}
-	callType := "SingleCall"
-	more := uint64(1)
-	if pick(5) == 0 {
-		callType, more = "MultiCall", 2+pick(3)
+	callType, others := "SingleCall", 1
+	if rng.IntN(5) == 0 {
+		callType, others = "MultiCall", 2+rng.IntN(3)
 	}
-	for range more {
-		callees = append(callees, "user"+strconv.FormatUint(5000+pick(5000), 10))
+	for range others {
+		callees = append(callees, "user"+strconv.Itoa(5000+rng.IntN(5000)))
 	}
-	start := int64(firstStart + pick(86400))
+	start := int64(firstStart + rng.IntN(86400))
 	r := schemas.CallRecord{
 		CallID:     callID,
 		Caller:     caller,
 		Callees:    callees,
-		MediaType:  []string{"Audio", "Video"}[pick(2)],
+		MediaType:  []string{"Audio", "Video"}[rng.IntN(2)],
 		CallType:   callType,
 		Start:      start,
-		RoomID:     strconv.FormatUint(1+pick(1_000_000), 10),
+		RoomID:     strconv.Itoa(1 + rng.IntN(1_000_000)),
 		RoomIDType: 1,
 	}
-	if pick(4) == 0 {
-		r.Result = []string{"Cancel", "Reject", "NotAnswer", "CallBusy"}[pick(4)]
-		r.End = start + 1 + int64(pick(45))
+	ring := int64(1 + rng.IntN(45))
+	if rng.IntN(3) == 0 {
+		r.Result = []string{"Cancel", "Reject", "NotAnswer", "CallBusy"}[rng.IntN(4)]
+		r.End = start + ring
 		return r
 	}
 	r.Result = "NormalEnd"
-	r.Accept = start + 1 + int64(pick(20))
-	r.End = r.Accept + 1 + int64(pick(1800))
+	r.Accept = start + ring
+	r.End = r.Accept + 1 + rng.Int64N(1800)
 	return r
 }
 
-// recordAnswer is the answer that holds callID's record.
-func (a *API) recordAnswer(callID string) answer {
+// recordResponse returns the body with the record of callID.
+func (a *API) recordResponse(callID string) response {
 	r := a.RecordFor(callID)
-	return answer{
+	return response{
 		ActionStatus: "OK",
 		RequestID:    "sim-" + strconv.FormatUint(hash(a.cfg.Seed, callID, 1), 16),
 		Response: &responseBody{wireRecord{

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// pieceBytes is the length of the pieces of a secret that must not show up
-// either: a text that was cut to fit a limit holds no whole secret.
+// pieceBytes is the length of the pieces of a secret that must not occur either: a
+// text that was cut to fit a limit contains no whole secret.
 const pieceBytes = 24
 
 // TB is the part of testing.TB that AssertAbsent uses; this package must not
@@ -22,15 +22,15 @@ type TB interface {
 	Errorf(format string, args ...any)
 }
 
-// Secrets is what must occur in no log, error, header, metric or page.
+// Secrets must not occur in any log, error, header, metric or page.
 type Secrets struct {
 	Key      string
 	UserSigs []string
 	URLs     []string // signed
 }
 
-// Secrets is what the simulator knows: its key now and at the start, and the
-// last UserSigs and some of the signed URLs it saw.
+// Secrets returns the current and the first key, the last UserSigs, and the first
+// signed URLs that the simulator saw.
 func (a *API) Secrets() Secrets {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -41,21 +41,21 @@ func (a *API) Secrets() Secrets {
 	return s
 }
 
-// AssertAbsent reports every secret that occurs in text, whole or in pieces of
-// 24 bytes, plain, URL- or HTML-escaped, in hexadecimal, or in base64 (both
-// alphabets, wherever in a longer encoded text it begins). The report names the
+// AssertAbsent fails t for every secret that occurs in text, whole or in pieces of
+// 24 bytes: plain, URL- or HTML-escaped, in hexadecimal, or in base64 (both
+// alphabets, at any position of a longer encoded text). The message names the
 // secret's kind and form, not the secret.
 func (s Secrets) AssertAbsent(t TB, where string, text []byte) {
 	t.Helper()
 	for _, leak := range s.Find(text) {
-		t.Errorf("%s holds %s", where, leak)
+		t.Errorf("%s contains %s", where, leak)
 	}
 }
 
-// Find lists the leaks AssertAbsent reports, in words.
+// Find returns the kind and form of every secret that occurs in text.
 func (s Secrets) Find(text []byte) []string {
 	var leaks []string
-	look := func(kind, secret string, inPieces bool) {
+	search := func(kind, secret string, inPieces bool) {
 		for _, f := range spellings(secret) {
 			if contains(text, f.text, inPieces) {
 				leaks = append(leaks, fmt.Sprintf("%s (%s)", kind, f.name))
@@ -63,13 +63,13 @@ func (s Secrets) Find(text []byte) []string {
 		}
 	}
 	if s.Key != "" {
-		look("the secret key", s.Key, true)
+		search("the secret key", s.Key, true)
 	}
 	for i, sig := range s.UserSigs {
-		look(fmt.Sprintf("UserSig %d", i), sig, true)
+		search(fmt.Sprintf("UserSig %d", i), sig, true)
 	}
 	for i, u := range s.URLs {
-		look(fmt.Sprintf("signed URL %d", i), u, false) // its pieces are public, but for the UserSig
+		search(fmt.Sprintf("signed URL %d", i), u, false) // its pieces are public, except the UserSig
 	}
 	return leaks
 }
@@ -78,7 +78,7 @@ func contains(text []byte, secret string, inPieces bool) bool {
 	if !inPieces || len(secret) <= pieceBytes {
 		return bytes.Contains(text, []byte(secret))
 	}
-	// Pieces at every half length: no run of 1½ pieces escapes.
+	// The pieces overlap by half, so a run of 1½ pieces contains a whole one.
 	for i := 0; i+pieceBytes <= len(secret); i += pieceBytes / 2 {
 		if bytes.Contains(text, []byte(secret[i:i+pieceBytes])) {
 			return true
@@ -89,7 +89,7 @@ func contains(text []byte, secret string, inPieces bool) bool {
 
 type spelling struct{ name, text string }
 
-// spellings are the forms a secret could leak in.
+// spellings returns the forms in which a secret could occur.
 func spellings(secret string) []spelling {
 	all := []spelling{{"plain", secret}}
 	add := func(name, text string) {

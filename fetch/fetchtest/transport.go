@@ -12,14 +12,14 @@ import (
 	"sync"
 )
 
-// errReset is what a handler that panics looks like from the client.
+// errReset is what the client gets if the handler panics.
 var errReset = errors.New("read: connection reset by peer (in memory)")
 
-// Transport is a http.RoundTripper that runs h in memory, each request on a
-// goroutine of its own: no sockets, so it works inside a testing/synctest
-// bubble. A client that gives up, or closes a body early, cancels the handler's
-// context; a handler that panics is a connection that was reset; one that
-// announces more than it writes is an answer cut short.
+// Transport returns a RoundTripper that runs h in memory, each request on its own
+// goroutine. It uses no sockets, so it works inside a testing/synctest bubble. A
+// client that gives up or closes the body early cancels the handler's context; a
+// handler that panics resets the connection; one that announces more than it
+// writes cuts the response short.
 func Transport(h http.Handler) http.RoundTripper { return memory{h} }
 
 type memory struct{ handler http.Handler }
@@ -39,8 +39,8 @@ func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	// The handler sees a request as a server would make it: no values and no
-	// trace of the client's context, only its end.
+	// The handler gets the context of a server: without the values and the trace
+	// of the client's, but done when that is.
 	serverCtx, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(ctx, cancel)
 	in := req.Clone(serverCtx)
@@ -85,7 +85,7 @@ func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// memoryBody is the client's end of an answer.
+// memoryBody is the client's end of a response.
 type memoryBody struct {
 	*io.PipeReader
 	ctx    context.Context
@@ -93,7 +93,7 @@ type memoryBody struct {
 	undo   func() bool
 }
 
-// Read reports the cause once the client's context is done, as net/http does.
+// Read returns the cause once the client's context is done, as net/http does.
 func (b *memoryBody) Read(p []byte) (int, error) {
 	n, err := b.PipeReader.Read(p)
 	if errors.Is(err, io.ErrClosedPipe) && b.ctx.Err() != nil {
@@ -102,7 +102,7 @@ func (b *memoryBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the handler if it is still at it.
+// Close cancels the handler's context.
 func (b *memoryBody) Close() error {
 	b.undo()
 	b.cancel()
@@ -148,14 +148,14 @@ func (w *memoryWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// FlushError lets http.ResponseController flush: writes are not buffered.
+// FlushError implements Flush of http.ResponseController; writes are not buffered.
 func (w *memoryWriter) FlushError() error {
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
 
-// end is called when the handler returned, with what it panicked with. gone: the
-// client had given up before.
+// end ends the response after the handler returned or panicked; gone reports that
+// the client had given up before.
 func (w *memoryWriter) end(panicked any, gone bool) {
 	if panicked != nil {
 		w.once.Do(func() {

@@ -1,14 +1,14 @@
-// Package replay sends dead letters back to the topics they came from, each
-// exactly once, or marks them as done without sending them.
+// Package replay returns dead letters to the topics they came from, each exactly
+// once, or marks them as discarded.
 //
-// What is done stands in the journal, a compacted topic: a letter with a marker
-// there is done, and nothing else is remembered anywhere. A replayed event and
-// its marker are one transaction. The transactional id is fixed per dead-letter
-// topic, and a run reads the journal only after it has taken that id over from
-// whoever had it; so of two runs at the same time one stops, and a run that
-// died is gone on with by the next.
+// A compacted topic, the journal, records which dead letters are completed: those
+// that have a marker in it. Nothing else keeps that state. A replayed event and
+// its marker are written in one transaction. The transactional id is the same for
+// all replays of a dead-letter topic, and a run reads the journal only after it
+// has fenced the previous owner of the id. So when two runs overlap, the earlier
+// one stops, and a run continues where a crashed one stopped.
 //
-// The package refuses to change the dead-letter topic, to replay to it or to
-// the journal, to touch a record that is no letter of ours, and to guess how a
-// transaction ended.
+// The package never modifies the dead-letter topic, never sends an event back to
+// that topic or to the journal, leaves alone records that enricher did not write,
+// and does not guess how a transaction ended.
 package replay

@@ -1,41 +1,45 @@
 package replay_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/producer/replay"
-	"enricher/schemas"
 )
 
-// TestKilled: 10,000 letters, and replays that die by SIGKILL at random moments:
-// at any request of a transaction, before or after the broker heeds it.
-func TestKilled(t *testing.T) {
-	w := newWorld(t)
-	w.letters(10_000)
+// TestReplaySurvivesKill kills replays of 10,000 dead letters at a random request of
+// a transaction, before or after the broker processes that request.
+func TestReplaySurvivesKill(t *testing.T) {
+	e := newEnv(t)
+	e.feed(10_000)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	var mu sync.Mutex // of what follows
-	var armed *victim
-	left, heeded, inside := 0, false, 0
+	var (
+		mu       sync.Mutex     // guards the variables below
+		armed    *childInstance // to be killed
+		requests int            // until it is killed
+		applied  bool           // the broker processes the last request
+		inside   int            // kills inside a transaction
+	)
 	for _, key := range []kmsg.Key{kmsg.InitProducerID, kmsg.Produce, kmsg.EndTxn} {
-		w.cluster.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
-			w.cluster.KeepControl()
+		e.cluster.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+			e.cluster.KeepControl()
 			mu.Lock()
 			defer mu.Unlock()
 			if armed == nil {
 				return nil, nil, false
 			}
-			if left--; left > 0 {
+			if requests--; requests > 0 {
 				return nil, nil, false
 			}
 			armed.kill()
@@ -43,277 +47,187 @@ func TestKilled(t *testing.T) {
 			if key != kmsg.InitProducerID {
 				inside++
 			}
-			if heeded {
+			if applied {
 				return nil, nil, false
 			}
-			return nil, errors.New("the client is gone"), true
+			return nil, errors.New("the client was killed"), true
 		})
 	}
 	kills := 0
-	for done := false; !done; {
-		v := w.spawn()
+	for completed := false; !completed; {
+		c := e.spawn()
 		mu.Lock()
-		armed, left, heeded = v, 1+rng.IntN(6), rng.IntN(2) == 0
+		armed, requests, applied = c, 1+rng.IntN(6), rng.IntN(2) == 0
 		mu.Unlock()
-		killed := v.end(t)
+		killed := c.wait(t)
 		if killed {
 			kills++
 		}
-		done = !killed
+		completed = !killed
 		mu.Lock()
 		armed = nil
 		mu.Unlock()
 	}
 	t.Logf("%d kills, %d of them inside a transaction", kills, inside)
 	if inside < 5 {
-		t.Errorf("only %d kills hit a transaction: this shows little", inside)
+		t.Errorf("only %d kills hit a transaction, too few for this test to show anything", inside)
 	}
-	w.check(all)
+	e.checkReplayed(all)
 }
 
-// TestEveryThird: filters pick letters in any order; what they leave is taken
-// later, once.
-func TestEveryThird(t *testing.T) {
-	w := newWorld(t)
-	w.letters(3000)
-	j := w.job()
-	j.Reasons = []schemas.Reason{schemas.NotFound}
-	if r := w.run(j); r.Done != 1000 {
-		t.Errorf("%d done, want 1000", r.Done)
-	}
-	w.check(func(n int) bool { return n%3 == 0 })
-	j = w.job()
-	j.Limit = 700
-	if r := w.run(j); r.Done != 700 {
-		t.Errorf("%d done, want 700", r.Done)
-	}
-	j.Limit = 0
-	if r := w.run(j); r.Done != 1300 || r.Plan.Letters != 1300 {
-		t.Errorf("%d done of %d, want 1300", r.Done, r.Plan.Letters)
-	}
-	w.check(all)
-	if r := w.run(j); r.Done != 0 {
-		t.Errorf("%d replayed again", r.Done)
-	}
-}
-
-// TestTwoOperators: a second replay takes over, and the first says so and stops.
-func TestTwoOperators(t *testing.T) {
-	w := newWorld(t)
-	w.letters(2000)
-	j := w.job()
+// TestSecondReplayFencesFirst runs a second replay between two transactions of the
+// first one, which must stop with ErrFenced.
+func TestSecondReplayFencesFirst(t *testing.T) {
+	e := newEnv(t)
+	e.feed(2000)
+	j := e.job()
 	j.Rate = 1000
 	var second replay.Result
 	first := &watch{t: t, committed: func(n int) {
 		if n == 500 {
-			j := w.job()
+			j := e.job()
 			j.Limit = 700
-			second = w.run(j)
+			second = e.run(j)
 		}
 	}}
 	result, err := replay.Run(context.Background(), j, first)
-	if !errors.Is(err, replay.ErrTakenOver) || result.Done != 500 || second.Done != 700 {
-		t.Errorf("the first ended with %d done and %v, the second with %d; want %v", result.Done, err, second.Done, replay.ErrTakenOver)
+	if !errors.Is(err, replay.ErrFenced) || result.Completed != 500 || second.Completed != 700 {
+		t.Errorf("the first replay completed %d and returned %v, the second completed %d; want 500, %v, 700", result.Completed, err, second.Completed, replay.ErrFenced)
 	}
-	w.run(w.job())
-	w.check(all)
+	e.run(e.job())
+	e.checkReplayed(all)
 }
 
-// TestTakenOverAtRequest: the second replay does all its work while a request of
-// the first is on its way.
-func TestTakenOverAtRequest(t *testing.T) {
+// TestFencedDuringRequest runs a second replay while a request of the first one is
+// in flight.
+func TestFencedDuringRequest(t *testing.T) {
 	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.EndTxn} {
 		t.Run(key.Name(), func(t *testing.T) {
-			w := newWorld(t)
-			w.letters(1500)
-			var begun atomic.Bool
-			w.cluster.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
-				w.cluster.KeepControl()
-				if !begun.Swap(true) {
-					w.cluster.SleepControl(func() { w.run(w.job()) })
+			e := newEnv(t)
+			e.feed(1500)
+			var started atomic.Bool
+			e.cluster.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+				e.cluster.KeepControl()
+				if !started.Swap(true) {
+					e.cluster.SleepControl(func() { e.run(e.job()) })
 				}
 				return nil, nil, false
 			})
-			result, err := replay.Run(context.Background(), w.job(), &watch{t: t})
-			if !errors.Is(err, replay.ErrTakenOver) || result.Done != 0 {
-				t.Errorf("%d done, %v; want %v", result.Done, err, replay.ErrTakenOver)
+			result, err := replay.Run(context.Background(), e.job(), &watch{t: t})
+			if !errors.Is(err, replay.ErrFenced) || result.Completed != 0 {
+				t.Errorf("%d completed, %v; want 0, %v", result.Completed, err, replay.ErrFenced)
 			}
-			w.check(all)
+			e.checkReplayed(all)
 		})
 	}
 }
 
-// TestTakesOverInTheMiddle: the first replay commits once more just before the
-// second one has the id; what the second knows of the journal must be newer.
-func TestTakesOverInTheMiddle(t *testing.T) {
-	w := newWorld(t)
-	w.letters(1500)
+// TestJournalIsReadAfterFencing has another replay commit just before a replay gets
+// the transactional id. The replay must see those commits in the journal.
+func TestJournalIsReadAfterFencing(t *testing.T) {
+	e := newEnv(t)
+	e.feed(1500)
 	var inits atomic.Int32
-	w.cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
-		w.cluster.KeepControl()
+	e.cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
+		e.cluster.KeepControl()
 		if inits.Add(1) == 1 {
-			w.cluster.SleepControl(func() {
-				j := w.job()
+			e.cluster.SleepControl(func() {
+				j := e.job()
 				j.Limit = 700
-				w.run(j)
+				e.run(j)
 			})
 		}
 		return nil, nil, false
 	})
-	if r := w.run(w.job()); r.Done != 800 {
-		t.Errorf("%d done after the other's 700, want 800", r.Done)
+	if r := e.run(e.job()); r.Completed != 800 {
+		t.Errorf("%d completed after the other's 700, want 800", r.Completed)
 	}
-	w.check(all)
+	e.checkReplayed(all)
 }
 
-// TestEndUnknown: the answer to the end of a transaction is lost, whether the
-// broker committed or never heard of it. The journal tells.
-func TestEndUnknown(t *testing.T) {
-	for name, heeded := range map[string]bool{"committed": true, "not committed": false} {
+// TestUnknownTransactionResult loses the responses to EndTxn, after the broker
+// committed the transaction or without the request reaching it. The replay must
+// find the result in the journal.
+func TestUnknownTransactionResult(t *testing.T) {
+	for name, applied := range map[string]bool{"committed": true, "not committed": false} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.letters(1500)
+			e := newEnv(t)
+			e.feed(1500)
 			n, ours := 0, false
-			w.cluster.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
-				w.cluster.KeepControl()
-				if n++; ours || n < 2 || n > 5 { // the client tries again by itself first
+			e.cluster.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				e.cluster.KeepControl()
+				if n++; ours || n < 2 || n > 5 { // kgo retries before it gives up
 					return nil, nil, false
 				}
-				if heeded && n == 2 {
+				if applied && n == 2 {
 					ours = true
-					w.cluster.SleepControl(func() {
-						if _, err := w.feeder.Request(context.Background(), req); err != nil {
+					e.cluster.SleepControl(func() {
+						if _, err := e.feeder.Request(context.Background(), req); err != nil {
 							t.Error(err)
 						}
 					})
 					ours = false
 				}
-				return nil, errors.New("the connection is cut"), true
+				return nil, errors.New("connection lost"), true
 			})
 			o := &watch{t: t}
-			result, err := replay.Run(context.Background(), w.job(), o)
-			if err != nil || result.Done != 1500 || result.Gone != 0 {
-				t.Errorf("%d done, %d gone, %v", result.Done, result.Gone, err)
+			result, err := replay.Run(context.Background(), e.job(), o)
+			if err != nil || result.Completed != 1500 || result.Expired != 0 {
+				t.Errorf("%d completed, %d expired, %v", result.Completed, result.Expired, err)
 			}
-			if o.startOver.Load() == 0 {
-				t.Error("the run did not start over: this shows nothing")
+			if o.retries.Load() == 0 {
+				t.Error("the run did not retry, so this test shows nothing")
 			}
-			w.check(all)
+			e.checkReplayed(all)
 		})
 	}
 }
 
-// TestLettersArriveMeanwhile: a replay ends where the topic ended when it began.
-func TestLettersArriveMeanwhile(t *testing.T) {
-	w := newWorld(t)
-	w.letters(1000)
-	j := w.job()
-	j.Rate = 2000
-	result, err := replay.Run(context.Background(), j, &watch{t: t, committed: func(int) {
-		if w.fed < 1500 {
-			w.letters(500)
+// TestReinitialisedProducerDoesNotCommit makes kgo initialise a fenced transactional
+// id again, as it does when retention deletes the last batch it produced, while a
+// second replay runs. What the client then produces must not be committed.
+func TestReinitialisedProducerDoesNotCommit(t *testing.T) {
+	e := newEnv(t)
+	e.feed(400)
+	var armed atomic.Bool
+	var second replay.Result
+	var fenced []byte // producer id and epoch of the first replay, as in the header of its batches
+	e.cluster.ControlKey(int16(kmsg.Produce), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		e.cluster.KeepControl()
+		req := kreq.(*kmsg.ProduceRequest)
+		producer := req.Topics[0].Partitions[0].Records[43:53]
+		switch {
+		case armed.Swap(false):
+			fenced = slices.Clone(producer)
+			e.cluster.SleepControl(func() {
+				j := e.job()
+				j.Limit = 100
+				second = e.run(j)
+			})
+		case !bytes.Equal(producer, fenced):
+			return nil, nil, false
 		}
-	}})
-	if err != nil || result.Done != 1000 || w.fed != 1500 {
-		t.Errorf("%d done, %v", result.Done, err)
-	}
-	w.check(func(n int) bool { return n < 1000 })
-	w.run(w.job())
-	w.check(all)
-}
-
-// TestExpireMeanwhile: retention deletes letters before the replay comes to them.
-func TestExpireMeanwhile(t *testing.T) {
-	w := newWorld(t)
-	w.letters(6000)
-	deleted := false
-	result, err := replay.Run(context.Background(), w.job(), &watch{t: t, committed: func(int) {
-		if deleted {
-			return
+		resp := req.ResponseKind().(*kmsg.ProduceResponse)
+		for _, rt := range req.Topics {
+			t := kmsg.NewProduceResponseTopic()
+			t.Topic, t.TopicID = rt.Topic, rt.TopicID
+			for _, rp := range rt.Partitions {
+				p := kmsg.NewProduceResponseTopicPartition()
+				p.Partition, p.ErrorCode, p.LogStartOffset = rp.Partition, kerr.InvalidProducerEpoch.Code, 1<<40
+				t.Partitions = append(t.Partitions, p)
+			}
+			resp.Topics = append(resp.Topics, t)
 		}
-		deleted = true
-		// The replay is in the first partition; the last two lose letters.
-		offsets := kadm.Offsets{}
-		offsets.AddOffset(deadTopic, 2, 750, -1)
-		offsets.AddOffset(deadTopic, 3, 1500, -1)
-		_, err := w.admin().DeleteRecords(context.Background(), offsets)
-		if err != nil {
-			t.Error(err)
-		}
-	}})
-	if err != nil || result.Done+result.Gone != 6000 || result.Gone != 750+1500 {
-		t.Errorf("%d done, %d gone, %v", result.Done, result.Gone, err)
-	}
-	w.check(func(n int) bool {
-		ref := w.refs[n]
-		return ref.Partition < 2 || ref.Partition == 2 && ref.Offset >= 750
+		return resp, nil, true
 	})
-}
-
-// TestRecreated: the markers of a dead-letter topic that was deleted say nothing
-// about the letters of one with the same name, and a replay does not go on from
-// one to the other.
-func TestRecreated(t *testing.T) {
-	w := newWorld(t)
-	w.letters(100)
-	w.run(w.job())
-	recreate := func() {
-		ctx := context.Background()
-		_, err := w.admin().DeleteTopic(ctx, deadTopic)
-		if err == nil {
-			_, err = w.admin().CreateTopic(ctx, partitions, 1, nil, deadTopic)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.feeder.PurgeTopicsFromClient(deadTopic)
+	j := e.job()
+	j.Rate = 200
+	o := &watch{t: t, committed: func(n int) { armed.Store(n == 200) }}
+	if _, err := replay.Run(context.Background(), j, o); err != nil {
+		t.Error(err)
 	}
-	recreate()
-	w.letters(2000)
-	j := w.job()
-	j.Rate = 1000
-	again := false
-	result, err := replay.Run(context.Background(), j, &watch{t: t, committed: func(int) {
-		if !again {
-			again = true
-			recreate()
-			w.letters(300)
-		}
-	}})
-	if !errors.Is(err, replay.ErrRecreated) {
-		t.Errorf("%d done, %v; want %v", result.Done, err, replay.ErrRecreated)
+	if second.Completed != 100 || o.retries.Load() != 1 {
+		t.Errorf("the second replay completed %d, the first one retried %d times; want 100 and 1", second.Completed, o.retries.Load())
 	}
-	if result := w.run(w.job()); result.Done != 300 {
-		t.Errorf("%d of the 300 new letters replayed", result.Done)
-	}
-	for v, n := range w.replayed() {
-		if n != 1 {
-			t.Errorf("%s replayed %d times", v, n)
-		}
-	}
-}
-
-// TestInterrupted: a run that is told to end says so, and the next one goes on.
-func TestInterrupted(t *testing.T) {
-	w := newWorld(t)
-	w.letters(1000)
-	ctx, cancel := context.WithCancel(context.Background())
-	j := w.job()
-	j.Rate = 400
-	began := time.Now()
-	result, err := replay.Run(ctx, j, &watch{t: t, committed: func(n int) {
-		if n == 400 {
-			cancel()
-		}
-	}})
-	if !errors.Is(err, context.Canceled) || result.Done != 400 {
-		t.Errorf("%d done, %v", result.Done, err)
-	}
-	if d := time.Since(began); d > 5*time.Second {
-		t.Errorf("it took %v to end", d)
-	}
-	if r := w.run(w.job()); r.Done != 600 {
-		t.Errorf("%d done by the second run, want 600", r.Done)
-	}
-	w.check(all)
+	e.checkReplayed(all)
 }

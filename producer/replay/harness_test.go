@@ -32,70 +32,70 @@ const (
 	partitions = 4
 )
 
-// world is a broker with dead letters, and what was fed to it.
-type world struct {
-	t       testing.TB
-	dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	brokers []string
-	cluster *kfake.Cluster // nil: a real Kafka
-	feeder  *kgo.Client
-	fed     int
-	refs    map[int]replay.Ref
+// env is a broker with dead letters, and what was produced to it.
+type env struct {
+	t         testing.TB
+	dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	brokers   []string
+	cluster   *kfake.Cluster // nil for a real Kafka
+	feeder    *kgo.Client
+	fed       int // events 0 to fed-1 are dead letters
+	positions map[int]replay.Position
 }
 
-func newWorld(t testing.TB, opts ...kfake.Opt) *world {
+func newEnv(t testing.TB) *env {
 	t.Helper()
-	return makeWorld(t, new(net.Dialer).DialContext, opts...)
+	return makeEnv(t, new(net.Dialer).DialContext)
 }
 
-// newVirtualWorld is for a bubble of virtual time.
-func newVirtualWorld(t testing.TB) *world {
+// newVirtualEnv makes an env for a synctest bubble.
+func newVirtualEnv(t testing.TB) *env {
 	t.Helper()
 	network := new(kfake.VirtualNetwork)
-	return makeWorld(t, network.DialContext, kfake.Ports(9092), kfake.ListenFn(network.Listen))
+	return makeEnv(t, network.DialContext, kfake.Ports(9092), kfake.ListenFn(network.Listen))
 }
 
-func makeWorld(t testing.TB, dial func(context.Context, string, string) (net.Conn, error), opts ...kfake.Opt) *world {
+func makeEnv(t testing.TB, dial func(context.Context, string, string) (net.Conn, error), opts ...kfake.Opt) *env {
 	t.Helper()
-	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(partitions, inTopic, deadTopic, "elsewhere")}, opts...)...)
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(partitions, inTopic, deadTopic)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	w := joinWorld(t, dial, c.ListenAddrs())
-	w.cluster = c
-	return w
+	e := joinEnv(t, dial, c.ListenAddrs())
+	e.cluster = c
+	return e
 }
 
-func joinWorld(t testing.TB, dial func(context.Context, string, string) (net.Conn, error), brokers []string) *world {
+func joinEnv(t testing.TB, dial func(context.Context, string, string) (net.Conn, error), brokers []string) *env {
 	t.Helper()
-	w := &world{t: t, dial: dial, brokers: brokers, refs: make(map[int]replay.Ref)}
+	e := &env{t: t, dial: dial, brokers: brokers, positions: make(map[int]replay.Position)}
 	var err error
-	w.feeder, err = kgo.NewClient(append(w.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	e.feeder, err = kgo.NewClient(append(e.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.feeder.Close)
-	return w
+	t.Cleanup(e.feeder.Close)
+	return e
 }
 
-func (w *world) opts() []kgo.Opt {
-	return []kgo.Opt{kgo.SeedBrokers(w.brokers...), kgo.Dialer(w.dial)}
+func (e *env) opts() []kgo.Opt {
+	return []kgo.Opt{kgo.SeedBrokers(e.brokers...), kgo.Dialer(e.dial)}
 }
 
-func (w *world) topics() replay.Topics {
-	return replay.Topics{Kafka: w.opts(), DeadLetterTopic: deadTopic, JournalTopic: journal}
+func (e *env) topics() replay.Topics {
+	return replay.Topics{Kafka: e.opts(), DeadLetterTopic: deadTopic, JournalTopic: journal}
 }
 
-func (w *world) job() replay.Job {
-	return replay.Job{Topics: w.topics(), Action: replay.Replayed, MaxReplays: 3, Retention: 7 * 24 * time.Hour}
+func (e *env) job() replay.Job {
+	return replay.Job{Topics: e.topics(), Action: replay.Replayed, MaxReplays: 3, Retention: 7 * 24 * time.Hour}
 }
 
-// value is what the nth event holds.
+// value returns the value of the nth event.
 func value(n int) string { return fmt.Sprintf(`{"CallId":"c%d"}`, n) }
 
-// event is the nth event as it stood in the input topic. Every third is not
-// found.
+// event returns the nth event as it was in the input topic, and why it became a
+// dead letter: every third was not found.
 func event(n int) (*kgo.Record, *schemas.Failure) {
 	f := &schemas.Failure{Reason: schemas.LookupFailed, Code: 502, Message: "bad gateway", Attempts: 7, First: time.Now(), Last: time.Now()}
 	if n%3 == 0 {
@@ -107,73 +107,73 @@ func event(n int) (*kgo.Record, *schemas.Failure) {
 	}, f
 }
 
-// letters feeds n letters.
-func (w *world) letters(n int) {
-	w.t.Helper()
+// feed produces the dead letters of the next n events.
+func (e *env) feed(n int) {
+	e.t.Helper()
 	records := make([]*kgo.Record, n)
 	outputs := producer.RecordBuilder{DeadLetterTopic: deadTopic}
 	for i := range records {
-		records[i] = outputs.DeadLetter(event(w.fed + i))
-		records[i].Partition = int32((w.fed + i) % partitions)
+		records[i] = outputs.DeadLetter(event(e.fed + i))
+		records[i].Partition = int32((e.fed + i) % partitions)
 	}
-	w.produce(records...)
+	e.produce(records...)
 	for i, r := range records {
-		w.refs[w.fed+i] = replay.Ref{Partition: r.Partition, Offset: r.Offset}
+		e.positions[e.fed+i] = replay.Position{Partition: r.Partition, Offset: r.Offset}
 	}
-	w.fed += n
+	e.fed += n
 }
 
-func (w *world) produce(records ...*kgo.Record) {
-	w.t.Helper()
-	if err := w.feeder.ProduceSync(context.Background(), records...).FirstErr(); err != nil {
-		w.t.Fatal(err)
+func (e *env) produce(records ...*kgo.Record) {
+	e.t.Helper()
+	if err := e.feeder.ProduceSync(context.Background(), records...).FirstErr(); err != nil {
+		e.t.Fatal(err)
 	}
 }
 
-func (w *world) read(topics ...string) []*kgo.Record {
-	w.t.Helper()
+func (e *env) read(topics ...string) []*kgo.Record {
+	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	records, err := audit.Read(ctx, w.opts(), topics...)
+	records, err := audit.Read(ctx, e.opts(), topics...)
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	return records
 }
 
-// replayed counts how often the input topic holds each event.
-func (w *world) replayed() map[string]int {
-	w.t.Helper()
+// replayed returns how many times the input topic holds each event.
+func (e *env) replayed() map[string]int {
+	e.t.Helper()
 	count := make(map[string]int)
-	for _, r := range w.read(inTopic) {
+	for _, r := range e.read(inTopic) {
 		count[string(r.Value)]++
 	}
 	return count
 }
 
-// check compares what a read_committed reader finds with what must be there:
-// each letter that is done exactly once in the input topic, as its event was,
-// and exactly once in the journal; no other.
-func (w *world) check(isDone func(n int) bool) {
-	w.t.Helper()
-	count := w.replayed()
-	lost, doubled, early := 0, 0, 0
-	for n := range w.fed {
+// checkReplayed compares what a read_committed reader finds with what must be
+// there: the event of each replayed dead letter once in the input topic, as it was,
+// and its marker once in the journal; no other event or marker.
+func (e *env) checkReplayed(isReplayed func(n int) bool) {
+	e.t.Helper()
+	count := e.replayed()
+	lost, duplicated, unexpected := 0, 0, 0
+	for n := range e.fed {
 		got := count[value(n)]
 		delete(count, value(n))
 		switch {
-		case !isDone(n) && got > 0:
-			early++
-		case isDone(n) && got == 0:
+		case !isReplayed(n) && got > 0:
+			unexpected++
+		case isReplayed(n) && got == 0:
 			lost++
 		case got > 1:
-			doubled++
+			duplicated++
 		}
 	}
-	if lost+doubled+early+len(count) > 0 {
-		w.t.Errorf("%d letters: %d lost, %d replayed twice, %d replayed though they must not be, %d unknown", w.fed, lost, doubled, early, len(count))
+	if lost+duplicated+unexpected+len(count) > 0 {
+		e.t.Errorf("%d dead letters: %d lost, %d duplicated, %d replayed although they must not be, %d unknown events", e.fed, lost, duplicated, unexpected, len(count))
 	}
-	for _, r := range w.read(inTopic) {
+	for _, r := range e.read(inTopic) {
 		want := fmt.Sprintf("trace=%s", string(r.Key)[1:])
 		got := ""
 		for _, h := range r.Headers {
@@ -181,66 +181,65 @@ func (w *world) check(isDone func(n int) bool) {
 			case schemas.HeaderOriginalTimestamp:
 			case schemas.HeaderReplays:
 				if string(h.Value) != "1" {
-					w.t.Errorf("%s: replays = %s", r.Value, h.Value)
+					e.t.Errorf("%s: replays = %s", r.Value, h.Value)
 				}
 			default:
 				got += h.Key + "=" + string(h.Value)
 			}
 		}
 		if got != want {
-			w.t.Errorf("%s: headers %q, want %q", r.Value, got, want)
+			e.t.Errorf("%s: headers %q, want %q", r.Value, got, want)
 		}
 	}
-	states := w.states()
+	states := e.states()
 	wrong := 0
-	for n, ref := range w.refs {
-		if state, there := states[ref]; there && (state == replay.Replayed) != isDone(n) {
+	for n, pos := range e.positions {
+		if state, ok := states[pos]; ok && (state == replay.Replayed) != isReplayed(n) {
 			wrong++
 		}
 	}
 	if wrong > 0 {
-		w.t.Errorf("the state of %d letters is wrong", wrong)
+		e.t.Errorf("the state of %d dead letters is wrong", wrong)
 	}
 	markers := make(map[string]int)
-	for _, r := range w.read(journal) {
+	for _, r := range e.read(journal) {
 		markers[string(r.Key)]++
 	}
 	for key, n := range markers {
 		if n > 1 {
-			w.t.Fatalf("letter %s has %d markers", key, n)
+			e.t.Fatalf("dead letter %s has %d markers", key, n)
 		}
 	}
 }
 
 func all(int) bool { return true }
 
-// states looks at the letters as a command would.
-func (w *world) states() map[replay.Ref]replay.State {
-	w.t.Helper()
-	v, err := replay.Look(context.Background(), w.topics())
+// states returns the states in a new snapshot.
+func (e *env) states() map[replay.Position]replay.State {
+	e.t.Helper()
+	s, err := replay.OpenSnapshot(context.Background(), e.topics())
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	defer v.Close()
-	states := make(map[replay.Ref]replay.State)
-	for e, err := range v.Letters(context.Background(), replay.Filter{}) {
+	defer s.Close()
+	states := make(map[replay.Position]replay.State)
+	for r, err := range s.Records(context.Background(), replay.Filter{}) {
 		if err != nil {
-			w.t.Fatal(err)
+			e.t.Fatal(err)
 		}
-		states[e.Ref] = e.State
+		states[r.Position] = r.State
 	}
 	return states
 }
 
-// watch is an Observer.
+// watch counts retries, and calls committed after each transaction.
 type watch struct {
 	t         testing.TB
-	plan      *replay.Plan
 	committed func(int)
-	startOver atomic.Int32
+	retries   atomic.Int32
 }
 
-func (o *watch) Planned(p *replay.Plan) { o.plan = p }
+func (o *watch) Planned(*replay.Plan) {}
 
 func (o *watch) Committed(n int) {
 	if o.committed != nil {
@@ -248,32 +247,33 @@ func (o *watch) Committed(n int) {
 	}
 }
 
-func (o *watch) StartsOver(err error) {
-	o.startOver.Add(1)
-	o.t.Logf("starts over: %v", err)
+func (o *watch) Retrying(err error) {
+	o.retries.Add(1)
+	o.t.Logf("retrying: %v", err)
 }
 
-// run does a job that must succeed.
-func (w *world) run(j replay.Job) replay.Result {
-	w.t.Helper()
-	result, err := replay.Run(context.Background(), j, &watch{t: w.t})
+// run runs a job that must succeed.
+func (e *env) run(j replay.Job) replay.Result {
+	e.t.Helper()
+	result, err := replay.Run(context.Background(), j, &watch{t: e.t})
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	return result
 }
 
-// A victim is a replay in a process of its own, until it is killed.
-type victim struct {
+// childInstance is a replay in its own process, to be killed.
+type childInstance struct {
 	cmd  *exec.Cmd
-	done chan error
+	exit chan error
 }
 
-const victimEnv = "ENRICHER_TEST_REPLAY"
+// childVariable holds the brokers, as JSON, for the test binary to run a replay.
+const childVariable = "ENRICHER_TEST_REPLAY"
 
 func TestMain(m *testing.M) {
-	if told := os.Getenv(victimEnv); told != "" {
-		if err := beVictim(told); err != nil {
+	if brokerList := os.Getenv(childVariable); brokerList != "" {
+		if err := runChild(brokerList); err != nil {
 			_, _ = fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -283,50 +283,52 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func beVictim(told string) error {
+func runChild(brokerList string) error {
 	var brokers []string
-	if err := json.Unmarshal([]byte(told), &brokers); err != nil {
+	if err := json.Unmarshal([]byte(brokerList), &brokers); err != nil {
 		return err
 	}
-	w := world{brokers: brokers, dial: new(net.Dialer).DialContext}
-	_, err := replay.Run(context.Background(), w.job(), quiet{})
+	e := env{brokers: brokers, dial: new(net.Dialer).DialContext}
+	_, err := replay.Run(context.Background(), e.job(), quiet{})
 	return err
 }
 
+// quiet ignores all progress.
 type quiet struct{}
 
 func (quiet) Planned(*replay.Plan) {}
 func (quiet) Committed(int)        {}
-func (quiet) StartsOver(error)     {}
+func (quiet) Retrying(error)       {}
 
-func (w *world) spawn() *victim {
-	w.t.Helper()
-	told, err := json.Marshal(w.brokers)
+// spawn starts a replay of all dead letters.
+func (e *env) spawn() *childInstance {
+	e.t.Helper()
+	brokerList, err := json.Marshal(e.brokers)
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	self, err := os.Executable()
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	v := &victim{cmd: exec.Command(self), done: make(chan error, 1)}
-	v.cmd.Env = append(os.Environ(), victimEnv+"="+string(told))
-	v.cmd.Stderr = os.Stderr
-	if err := v.cmd.Start(); err != nil {
-		w.t.Fatal(err)
+	c := &childInstance{cmd: exec.Command(self), exit: make(chan error, 1)}
+	c.cmd.Env = append(os.Environ(), childVariable+"="+string(brokerList))
+	c.cmd.Stderr = os.Stderr
+	if err := c.cmd.Start(); err != nil {
+		e.t.Fatal(err)
 	}
-	go func() { v.done <- v.cmd.Wait() }()
-	return v
+	go func() { c.exit <- c.cmd.Wait() }()
+	return c
 }
 
-// kill is SIGKILL.
-func (v *victim) kill() { _ = v.cmd.Process.Kill() } // it may be gone already
+// kill sends SIGKILL.
+func (c *childInstance) kill() { _ = c.cmd.Process.Kill() } // it may have ended already
 
-// end waits until the process is gone, and says whether it was killed.
-func (v *victim) end(t testing.TB) (killed bool) {
+// wait waits for the process to end, and reports whether it was killed.
+func (c *childInstance) wait(t testing.TB) (killed bool) {
 	t.Helper()
 	var exit *exec.ExitError
-	switch err := <-v.done; {
+	switch err := <-c.exit; {
 	case err == nil:
 		return false
 	case errors.As(err, &exit) && strings.Contains(exit.String(), "killed"):
@@ -337,4 +339,4 @@ func (v *victim) end(t testing.TB) (killed bool) {
 	}
 }
 
-func (w *world) admin() *kadm.Client { return kadm.NewClient(w.feeder) }
+func (e *env) admin() *kadm.Client { return kadm.NewClient(e.feeder) }

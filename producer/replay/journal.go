@@ -9,14 +9,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"enricher/producer"
 )
 
-// createdTimeout is how long a new topic may take to be known everywhere.
-const createdTimeout = 10 * time.Second
+// createTimeout bounds how long a new topic takes to appear in the metadata of
+// the brokers; usually it takes well under a second.
+const createTimeout = 10 * time.Second
 
-// ensureJournal creates the journal if it is missing, and refuses one that
-// forgets: with any other policy than compaction the brokers delete markers, and
-// the letters would be replayed twice.
+// The journal must be compacted: with any other policy brokers delete markers by
+// age or size, and their dead letters would be replayed twice.
+const policyKey, journalPolicy = "cleanup.policy", "compact"
+
+// ensureJournal creates the journal if it is missing, and rejects one that is not
+// compacted.
 func ensureJournal(ctx context.Context, topics Topics) error {
 	cl, err := kgo.NewClient(topics.Kafka...)
 	if err != nil {
@@ -24,7 +30,7 @@ func ensureJournal(ctx context.Context, topics Topics) error {
 	}
 	defer cl.Close()
 	if _, err := findTopic(ctx, cl, topics.DeadLetterTopic); err != nil {
-		return err // nothing to keep a journal of
+		return err // without dead letters there is no need for a journal
 	}
 	_, err = findTopic(ctx, cl, topics.JournalTopic)
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
@@ -36,9 +42,10 @@ func ensureJournal(ctx context.Context, topics Topics) error {
 	return checkPolicy(ctx, cl, topics.JournalTopic)
 }
 
-// checkPolicy must see the policy: not to know it is no better than a wrong one.
+// checkPolicy returns an error if the policy is wrong, and also if it cannot be
+// read.
 func checkPolicy(ctx context.Context, cl *kgo.Client, journal string) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, journal)
 	var config kadm.ResourceConfig
@@ -49,28 +56,25 @@ func checkPolicy(ctx context.Context, cl *kgo.Client, journal string) error {
 		err = config.Err
 	}
 	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return fmt.Errorf("no right to see the configuration of journal %q; grant it: "+
-			"kafka-acls --add --allow-principal User:… --operation DescribeConfigs --topic %s", journal, journal)
+		err = &producer.NotAuthorizedError{Operations: []string{"DescribeConfigs"}, ResourceType: "topic", Resource: journal, Err: err}
 	}
 	if err != nil {
 		return fmt.Errorf("read the configuration of journal %q: %w", journal, err)
 	}
 	for _, c := range config.Configs {
-		if c.Key == "cleanup.policy" && c.MaybeValue() != "compact" {
-			return fmt.Errorf("journal %q has cleanup.policy=%s, so the brokers forget what was replayed; mend it: "+
-				"kafka-configs --alter --entity-type topics --entity-name %s --add-config cleanup.policy=compact", journal, c.MaybeValue(), journal)
+		if c.Key == policyKey && c.MaybeValue() != journalPolicy {
+			return &JournalConfigError{Topic: journal, Key: c.Key, Value: c.MaybeValue(), Want: journalPolicy}
 		}
 	}
 	return nil
 }
 
 func createJournal(ctx context.Context, cl *kgo.Client, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, createdTimeout)
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
-	_, err := kadm.NewClient(cl).CreateTopic(ctx, 1, -1, map[string]*string{"cleanup.policy": kadm.StringPtr("compact")}, name)
+	_, err := kadm.NewClient(cl).CreateTopic(ctx, 1, -1, map[string]*string{policyKey: kadm.StringPtr(journalPolicy)}, name)
 	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-		return fmt.Errorf("journal %q does not exist and cannot be created: %w; create it: "+
-			"kafka-topics --create --topic %s --partitions 1 --config cleanup.policy=compact", name, err, name)
+		return &JournalCreateError{Topic: name, Key: policyKey, Want: journalPolicy, Err: err}
 	}
 	for {
 		_, err := findTopic(ctx, cl, name)

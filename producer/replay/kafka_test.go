@@ -17,10 +17,9 @@ import (
 	"enricher/test/kafka"
 )
 
-// onKafka makes a world on a real Kafka: KAFKA_TESTS=1 starts one, KAFKA_BROKERS
-// names one that is there already (its topics calls, dead and dead-journal are
-// made anew).
-func onKafka(t *testing.T) *world {
+// newKafkaEnv makes an env on a real Kafka. KAFKA_TESTS=1 starts one; KAFKA_BROKERS
+// names a running one, whose topics calls, dead and dead-journal are re-created.
+func newKafkaEnv(t *testing.T) *env {
 	t.Helper()
 	brokers := os.Getenv("KAFKA_BROKERS")
 	if brokers == "" {
@@ -40,113 +39,113 @@ func onKafka(t *testing.T) *world {
 		})
 		brokers = strings.Join(c.Brokers, ",")
 	}
-	w := joinWorld(t, new(net.Dialer).DialContext, strings.Split(brokers, ","))
-	w.recreate()
-	return w
+	e := joinEnv(t, new(net.Dialer).DialContext, strings.Split(brokers, ","))
+	e.recreate()
+	return e
 }
 
-// recreate makes the topics anew, and waits until they are there.
-func (w *world) recreate() {
-	w.t.Helper()
+// recreate re-creates the topics and waits until that is possible.
+func (e *env) recreate() {
+	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	_, _ = w.admin().DeleteTopics(ctx, inTopic, deadTopic, journal) // there may be none
+	_, _ = e.admin().DeleteTopics(ctx, inTopic, deadTopic, journal) // they may not exist
 	for {
-		created, err := w.admin().CreateTopics(ctx, partitions, -1, nil, inTopic, deadTopic)
+		created, err := e.admin().CreateTopics(ctx, partitions, -1, nil, inTopic, deadTopic)
 		if err == nil {
 			err = created.Error()
 		}
 		if err == nil {
-			w.feeder.PurgeTopicsFromClient(inTopic, deadTopic)
+			e.feeder.PurgeTopicsFromClient(inTopic, deadTopic)
 			return
 		}
-		select { // the old ones take a moment to go
+		select { // deleting the old ones takes a moment
 		case <-ctx.Done():
-			w.t.Fatal(err)
+			e.t.Fatal(err)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-// TestKafkaKilled: 10,000 letters on a real Kafka, and again until enough of the
-// replays that die by SIGKILL at random moments died inside a transaction.
-func TestKafkaKilled(t *testing.T) {
-	w := onKafka(t)
+// TestKafkaReplaySurvivesKill kills replays of 10,000 dead letters at random
+// moments, and repeats that until enough of them died inside a transaction.
+func TestKafkaReplaySurvivesKill(t *testing.T) {
+	e := newKafkaEnv(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	kills, inside := 0, 0
-	for inside < 5 && w.fed < 100_000 {
-		w.letters(10_000)
+	for inside < 5 && e.fed < 100_000 {
+		e.feed(10_000)
 		for killed := true; killed; {
-			v := w.spawn()
-			w.awaitTransaction(v)
-			timer := time.AfterFunc(time.Duration(rng.IntN(30))*time.Millisecond, v.kill)
-			killed = v.end(t)
+			c := e.spawn()
+			e.awaitTransaction(c)
+			timer := time.AfterFunc(time.Duration(rng.IntN(30))*time.Millisecond, c.kill)
+			killed = c.wait(t)
 			timer.Stop()
 			if killed {
 				kills++
-				if w.inTransaction() {
+				if e.inTransaction() {
 					inside++
 				}
 			}
 		}
 	}
-	t.Logf("%d letters, %d kills, %d of them inside a transaction", w.fed, kills, inside)
+	t.Logf("%d dead letters, %d kills, %d of them inside a transaction", e.fed, kills, inside)
 	if inside < 5 {
-		t.Error("too few kills hit a transaction: this shows little")
+		t.Error("too few kills hit a transaction for this test to show anything")
 	}
-	w.check(all)
+	e.checkReplayed(all)
 }
 
-// awaitTransaction waits until a replay is inside a transaction, or at its end.
-func (w *world) awaitTransaction(v *victim) {
-	for len(v.done) == 0 && !w.inTransaction() {
+// awaitTransaction waits until a replay is inside a transaction, or has ended.
+func (e *env) awaitTransaction(c *childInstance) {
+	for len(c.exit) == 0 && !e.inTransaction() {
 		<-time.After(time.Millisecond)
 	}
 }
 
-// inTransaction asks the broker.
-func (w *world) inTransaction() bool {
-	w.t.Helper()
+// inTransaction reports whether the broker has an open transaction of a replay.
+func (e *env) inTransaction() bool {
+	e.t.Helper()
 	id := replay.TransactionalID(deadTopic)
-	open, err := w.admin().DescribeTransactions(context.Background(), id)
+	open, err := e.admin().DescribeTransactions(context.Background(), id)
 	if errors.Is(err, kerr.CoordinatorNotAvailable) {
-		return false // a new broker makes its topic of transactions with the first of them
+		return false // a new broker creates its transaction topic for the first transaction
 	}
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	return open[id].State == "Ongoing"
 }
 
-// TestKafkaTwoOperators: a second replay takes over from the first.
-func TestKafkaTwoOperators(t *testing.T) {
-	w := onKafka(t)
-	w.letters(3000)
+// TestKafkaSecondReplayFencesFirst starts a second replay while the first one runs.
+func TestKafkaSecondReplayFencesFirst(t *testing.T) {
+	e := newKafkaEnv(t)
+	e.feed(3000)
 	for round := range 3 {
-		j := w.job()
-		j.Rate = 200 // so that it is far from its end when the second comes
+		j := e.job()
+		j.Rate = 200 // slow enough to be far from its end when the second one starts
 		ended := make(chan replay.Result, 1)
 		var once sync.Once
 		result, err := replay.Run(context.Background(), j, &watch{t: t, committed: func(int) {
 			once.Do(func() {
 				go func() {
-					j := w.job()
+					j := e.job()
 					j.Limit = 600
 					r, err := replay.Run(context.Background(), j, &watch{t: t})
 					if err != nil {
-						t.Errorf("round %d: the second: %v", round, err)
+						t.Errorf("round %d: second replay: %v", round, err)
 					}
 					ended <- r
 				}()
 			})
 		}})
-		if !errors.Is(err, replay.ErrTakenOver) {
-			t.Fatalf("round %d: the first ended after %d with %v, want %v", round, result.Done, err, replay.ErrTakenOver)
+		if !errors.Is(err, replay.ErrFenced) {
+			t.Fatalf("round %d: the first replay ended after %d with %v, want %v", round, result.Completed, err, replay.ErrFenced)
 		}
-		t.Logf("round %d: the first did %d, the second %d", round, result.Done, (<-ended).Done)
+		t.Logf("round %d: the first replay completed %d, the second %d", round, result.Completed, (<-ended).Completed)
 	}
-	w.run(w.job())
-	w.check(all)
+	e.run(e.job())
+	e.checkReplayed(all)
 }

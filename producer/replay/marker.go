@@ -4,73 +4,92 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// State is what became of a letter.
+// Position identifies a record of the dead-letter topic.
+type Position struct {
+	Partition int32
+	Offset    int64
+}
+
+// String returns partition:offset.
+func (p Position) String() string { return fmt.Sprintf("%d:%d", p.Partition, p.Offset) }
+
+// ParsePosition is the inverse of String.
+func ParsePosition(s string) (Position, error) {
+	p, o, _ := strings.Cut(s, ":")
+	partition, err := strconv.ParseInt(p, 10, 32)
+	offset, offsetErr := strconv.ParseInt(o, 10, 64)
+	if err != nil || offsetErr != nil || partition < 0 || offset < 0 {
+		return Position{}, fmt.Errorf("invalid position %q: use partition:offset, for example 0:17", s)
+	}
+	return Position{int32(partition), offset}, nil
+}
+
+// State is the state of a record of the dead-letter topic.
 type State string
 
 const (
-	Open      State = "open"      // no marker
-	Replayed  State = "replayed"  // sent back
-	Discarded State = "discarded" // done without being sent back
-	Foreign   State = "foreign"   // no letter of ours
+	Open      State = "open"      // a dead letter without a marker
+	Replayed  State = "replayed"  // its event was produced again
+	Discarded State = "discarded" // closed without a replay
+	Foreign   State = "foreign"   // not written by enricher
 )
 
-// States lists all states.
-func States() []State { return []State{Open, Replayed, Discarded, Foreign} }
-
-// Marker is the value of a record of the journal. Its key tells the letter.
+// Marker is the value of a record of the journal. The record's key names the dead
+// letter.
 type Marker struct {
-	Action  State     `json:"action"` // Replayed or Discarded
-	At      time.Time `json:"at"`
-	To      string    `json:"to,omitempty"`      // topic the event went to
-	Because string    `json:"because,omitempty"` // why it was discarded
+	Action State     `json:"action"` // Replayed or Discarded
+	At     time.Time `json:"at"`
+	To     string    `json:"to,omitempty"`      // topic the event was replayed to
+	Note   string    `json:"because,omitempty"` // why it was discarded
 }
 
-// markerKey names a letter for good: with its topic's id, so that markers of a
-// topic that was deleted say nothing about one of the same name.
-func markerKey(topic [16]byte, ref Ref) []byte {
-	return fmt.Appendf(nil, "%s:%v", base64.RawURLEncoding.EncodeToString(topic[:]), ref)
+// markerKey names a dead letter by its topic's id, so that the markers of a
+// deleted topic do not apply to a new one of the same name.
+func markerKey(topic [16]byte, pos Position) []byte {
+	return fmt.Appendf(nil, "%s:%v", base64.RawURLEncoding.EncodeToString(topic[:]), pos)
 }
 
-func parseMarkerKey(key []byte) (topic [16]byte, ref Ref, err error) {
+func parseMarkerKey(key []byte) (topic [16]byte, pos Position, err error) {
 	id, rest, _ := strings.Cut(string(key), ":")
 	b, err := base64.RawURLEncoding.DecodeString(id)
 	if err == nil && len(b) != len(topic) {
-		err = fmt.Errorf("a topic id of %d bytes", len(b))
+		err = fmt.Errorf("topic id of %d bytes, want %d", len(b), len(topic))
 	}
 	if err != nil {
-		return topic, ref, err
+		return topic, pos, err
 	}
-	ref, err = ParseRef(rest)
-	return [16]byte(b), ref, err
+	pos, err = ParsePosition(rest)
+	return [16]byte(b), pos, err
 }
 
-func (m *Marker) record(journal string, topic [16]byte, ref Ref) (*kgo.Record, error) {
+func (m *Marker) record(journal string, topic [16]byte, pos Position) (*kgo.Record, error) {
 	value, err := json.Marshal(m)
 	if err != nil {
-		return nil, err // a time beyond the year 9999
+		return nil, err // a time after the year 9999
 	}
-	return &kgo.Record{Topic: journal, Key: markerKey(topic, ref), Value: value}, nil
+	return &kgo.Record{Topic: journal, Key: markerKey(topic, pos), Value: value}, nil
 }
 
-// parseMarker reads a record of the journal; a nil Marker takes the letter's
-// marker back.
-func parseMarker(r *kgo.Record) (topic [16]byte, ref Ref, m *Marker, err error) {
-	topic, ref, err = parseMarkerKey(r.Key)
+// parseMarker parses a record of the journal. The Marker is nil for a tombstone,
+// which reopens the dead letter.
+func parseMarker(r *kgo.Record) (topic [16]byte, pos Position, m *Marker, err error) {
+	topic, pos, err = parseMarkerKey(r.Key)
 	if err != nil || r.Value == nil {
-		return topic, ref, nil, err
+		return topic, pos, nil, err
 	}
 	m = &Marker{}
 	if err := json.Unmarshal(r.Value, m); err != nil {
-		return topic, ref, nil, err
+		return topic, pos, nil, err
 	}
 	if m.Action != Replayed && m.Action != Discarded {
-		return topic, ref, nil, fmt.Errorf("unknown action %q; a newer version may have written it", m.Action)
+		return topic, pos, nil, fmt.Errorf("unknown action %q, perhaps of a newer version", m.Action)
 	}
-	return topic, ref, m, nil
+	return topic, pos, m, nil
 }

@@ -13,152 +13,165 @@ import (
 )
 
 const (
-	maxAtOnce      = 500     // letters in a transaction
-	maxBytesAtOnce = 4 << 20 // their events
-	// A run that cannot commit anything starts over so often, and then gives up:
-	// after about a minute.
-	maxFailures             = 10
-	firstBackoff, lastPause = 500 * time.Millisecond, 10 * time.Second
-	// interruptGrace is how long a transaction may still take when the run is
-	// told to end.
-	interruptGrace = 10 * time.Second
+	// A transaction replays at most so many dead letters, and stops growing when
+	// their events reach so many bytes. Both keep it well below
+	// producer.TransactionTimeout, and bound what an interrupted one has to repeat.
+	maxBatchRecords = 500
+	maxBatchBytes   = 4 << 20
+	// A run gives up after so many attempts in a row that commit nothing: with the
+	// pauses between them, after about a minute.
+	maxFailures            = 10
+	minBackoff, maxBackoff = 500 * time.Millisecond, 10 * time.Second
+	// interruptGrace is the time that a transaction may still take when the run is
+	// cancelled. After it the broker aborts the transaction anyway.
+	interruptGrace = producer.TransactionTimeout
 )
 
-// Observer is told how a run goes, by the goroutine of Run.
+// Observer is notified of a run's progress, by the goroutine that called Run.
 type Observer interface {
-	// Planned is told once, before anything is done.
+	// Planned is called once, before any dead letter is replayed or discarded.
 	Planned(*Plan)
-	// Committed is told after every transaction how many letters are done.
-	Committed(letters int)
-	// StartsOver is told why the run takes over anew and reads the journal again.
-	StartsOver(why error)
+	// Committed is called after each transaction with the number of dead letters
+	// completed so far.
+	Committed(deadLetters int)
+	// Retrying is called when err ended an attempt, and the run is about to fence
+	// and to read the journal again.
+	Retrying(err error)
 }
 
 // Result is what a run did.
 type Result struct {
-	Plan *Plan // nil: it did not come so far
-	Done int   // letters replayed or discarded
-	Gone int   // letters that were deleted before it came to them; only if it came to the end
+	Plan      *Plan // nil if the run ended before it had one
+	Completed int   // dead letters replayed or discarded
+	// Expired is the number of planned dead letters that retention deleted before
+	// the run reached them; 0 if the run did not reach its end.
+	Expired int
 }
 
-// run is a job while it is done.
-type run struct {
+// runner is a job in progress.
+type runner struct {
 	Job
 	observer Observer
+	started  time.Time
 	result   Result
 
-	known   bool // the fields below are set
-	topic   [16]byte
-	ends    map[int32]int64 // where the dead-letter topic ended at the start
-	marked  int             // letters with a marker at the start
-	started time.Time
-	atOnce  int // letters in a transaction
-	refused map[Ref]bool
+	batchSize int               // dead letters in a transaction
+	tooLarge  map[Position]bool // rejected by the target topic
+
+	// Set by the first attempt, so that later ones keep to the same dead letters.
+	bounded        bool
+	topic          [16]byte
+	ends           map[int32]int64 // end offsets of the dead-letter topic
+	markersAtStart int
 }
 
-// Run does a job on the letters there are when it starts. It ends when ctx does,
-// after the transaction under way. Whatever it returns, what it did not commit
-// is still open, and a further run goes on with it.
+// Run runs a job on the dead letters that exist when it starts. It returns when
+// all are completed, after an error that another attempt cannot overcome, and
+// after the current transaction when ctx is cancelled. Whatever it returns, dead
+// letters that it did not complete are still open, and a further run continues
+// with them.
 func Run(ctx context.Context, j Job, o Observer) (Result, error) {
-	r := &run{Job: j, observer: o, started: time.Now(), atOnce: maxAtOnce, refused: make(map[Ref]bool)}
+	r := &runner{Job: j, observer: o, started: time.Now(), batchSize: maxBatchRecords, tooLarge: make(map[Position]bool)}
 	if j.Action == Replayed && j.Rate > 0 {
-		r.atOnce = min(max(int(j.Rate/2), 1), maxAtOnce)
+		r.batchSize = min(max(int(j.Rate/2), 1), maxBatchRecords) // two transactions per second
 	}
 	if err := ensureJournal(ctx, j.Topics); err != nil {
 		return r.result, err
 	}
-	pause := firstBackoff
+	pause := minBackoff
 	for failures := 0; ; failures++ {
-		before := r.result.Done
+		before := r.result.Completed
 		err := r.attempt(ctx)
 		if errors.Is(err, errTooLarge) && ctx.Err() == nil {
 			failures = -1
 			continue
 		}
-		if r.result.Done > before {
-			failures, pause = 0, firstBackoff
+		if r.result.Completed > before {
+			failures, pause = 0, minBackoff
 		}
-		if err == nil || ctx.Err() != nil || errors.Is(err, ErrTakenOver) || !passes(err) || failures >= maxFailures {
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrFenced) || !retriable(err) || failures >= maxFailures {
 			return r.result, err
 		}
-		o.StartsOver(err)
+		o.Retrying(err)
 		select {
 		case <-ctx.Done():
 			return r.result, err
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, lastPause)
+		pause = min(2*pause, maxBackoff)
 	}
 }
 
-// attempt takes over, reads the journal, and acts on what is open, until all is
-// done or something fails.
-func (r *run) attempt(ctx context.Context) error {
-	op, err := takeOver(ctx, r.Topics)
+// attempt fences the previous run or attempt, reads the journal, and processes
+// the open dead letters until all are completed or an error occurs.
+func (r *runner) attempt(ctx context.Context) error {
+	p, err := fencePrevious(ctx, r.Topics)
 	if err != nil {
 		return err
 	}
-	defer op.close()
-	v, err := Look(ctx, r.Topics) // after takeOver: now nobody else can add to the journal
+	defer p.close()
+	s, err := OpenSnapshot(ctx, r.Topics) // after fencing: no other run can add to the journal now
 	if err != nil {
 		return err
 	}
-	defer v.Close()
-	if v.journal == nil {
-		return errJournalGone
+	defer s.Close()
+	if s.journal == nil {
+		return errJournalMissing
 	}
-	if err := r.bound(v); err != nil {
+	if err := r.limitToStart(s); err != nil {
 		return err
 	}
 	if r.result.Plan == nil {
-		plan, err := v.plan(ctx, &r.Job, r.started)
+		plan, err := s.plan(ctx, &r.Job, r.started)
 		if err != nil {
 			return err
 		}
 		r.result.Plan = plan
 		r.observer.Planned(plan)
 	}
-	if err := r.send(ctx, v, op); err != nil {
+	if err := r.processOpen(ctx, s, p); err != nil {
 		return err
 	}
-	r.result.Gone = max(0, r.result.Plan.Letters-r.result.Done-len(r.refused))
+	r.result.Expired = max(0, r.result.Plan.DeadLetters-r.result.Completed-len(r.tooLarge))
 	return nil
 }
 
-// bound keeps every attempt to the letters of the first.
-func (r *run) bound(v *View) error {
-	if !r.known {
-		r.known, r.topic, r.marked = true, v.letters.id, v.done.marked
+// limitToStart limits the snapshot of every attempt to the dead letters that the
+// first attempt found.
+func (r *runner) limitToStart(s *Snapshot) error {
+	if !r.bounded {
+		r.bounded, r.topic, r.markersAtStart = true, s.deadLetters.id, s.markers.count
 		r.ends = make(map[int32]int64)
-		for p, s := range v.spans {
-			r.ends[p] = s.to
+		for p, offsets := range s.ranges {
+			r.ends[p] = offsets.to
 		}
 	}
-	if v.letters.id != r.topic {
+	if s.deadLetters.id != r.topic {
 		return fmt.Errorf("topic %q: %w", r.DeadLetterTopic, ErrRecreated)
 	}
-	for p, s := range v.spans {
-		s.to = min(s.to, r.ends[p]) // 0 for a partition that was added since
-		v.spans[p] = s
+	for p, offsets := range s.ranges {
+		offsets.to = min(offsets.to, r.ends[p]) // 0 for a partition that was added since
+		s.ranges[p] = offsets
 	}
-	// The journal knows how the last transaction ended, if the last attempt does not.
-	r.result.Done = max(0, v.done.marked-r.marked)
+	// Counted from the journal, which also knows the result of a last transaction
+	// whose result the previous attempt did not learn.
+	r.result.Completed = max(0, s.markers.count-r.markersAtStart)
 	return nil
 }
 
-// send acts on the letters that are left.
-func (r *run) send(ctx context.Context, v *View, op *operator) error {
+// processOpen replays or discards the open dead letters, batch by batch.
+func (r *runner) processOpen(ctx context.Context, s *Snapshot, p *exclusiveProducer) error {
 	j := r.Job
 	if j.Limit > 0 {
-		if j.Limit -= r.result.Done; j.Limit <= 0 {
+		if j.Limit -= r.result.Completed; j.Limit <= 0 {
 			return nil
 		}
 	}
 	limiter := rate.NewLimiter(rate.Inf, 0)
 	if j.Action == Replayed && j.Rate > 0 {
-		limiter = rate.NewLimiter(rate.Limit(j.Rate), r.atOnce)
+		limiter = rate.NewLimiter(rate.Limit(j.Rate), r.batchSize)
 	}
-	var batch []*Entry
+	var batch []*Record
 	size := 0
 	flush := func() error {
 		if len(batch) == 0 {
@@ -167,18 +180,19 @@ func (r *run) send(ctx context.Context, v *View, op *operator) error {
 		if err := limiter.WaitN(ctx, len(batch)); err != nil {
 			return err
 		}
-		if err := r.commit(ctx, v, op, batch); err != nil {
+		if err := r.commit(ctx, s, p, batch); err != nil {
 			return err
 		}
 		batch, size = batch[:0], 0
 		return nil
 	}
-	for e, err := range v.chosen(ctx, &j, func(e *Entry) bool { return !r.refused[e.Ref] && j.obstacle(e, r.started) == "" }) {
+	accept := func(rec *Record) bool { return !r.tooLarge[rec.Position] && j.skipReason(rec, r.started) == "" }
+	for rec, err := range s.selected(ctx, &j, accept) {
 		if err != nil {
 			return err
 		}
-		batch = append(batch, e.Clone())
-		if size += producer.PayloadSize(e.Record); len(batch) >= r.atOnce || size >= maxBytesAtOnce {
+		batch = append(batch, rec.Clone())
+		if size += producer.PayloadSize(rec.Raw); len(batch) >= r.batchSize || size >= maxBatchBytes {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -187,54 +201,55 @@ func (r *run) send(ctx context.Context, v *View, op *operator) error {
 	return flush()
 }
 
-// commit replays or discards letters, each with its marker, in one transaction.
-func (r *run) commit(ctx context.Context, v *View, op *operator, batch []*Entry) error {
+// commit replays or discards a batch, with a marker for each dead letter, in one
+// transaction.
+func (r *runner) commit(ctx context.Context, s *Snapshot, p *exclusiveProducer, batch []*Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	marker := Marker{Action: r.Action, At: time.Now().UTC().Truncate(time.Millisecond), Because: r.Because}
+	marker := Marker{Action: r.Action, At: time.Now().UTC().Truncate(time.Millisecond), Note: r.Note}
 	records := make([]*kgo.Record, 0, 2*len(batch))
-	for _, e := range batch {
+	for _, rec := range batch {
 		if r.Action == Replayed {
-			marker.To = r.target(e)
-			records = append(records, e.Event(marker.To))
+			marker.To = r.target(rec)
+			records = append(records, rec.Event(marker.To))
 		}
-		m, err := marker.record(r.JournalTopic, v.letters.id, e.Ref)
+		m, err := marker.record(r.JournalTopic, s.deadLetters.id, rec.Position)
 		if err != nil {
 			return err
 		}
 		records = append(records, m)
 	}
-	ctx, cancel := lingering(ctx, interruptGrace)
+	ctx, cancel := withGrace(ctx, interruptGrace)
 	defer cancel()
-	err := op.commit(ctx, records)
+	err := p.commit(ctx, records)
 	if errors.Is(err, errTooLarge) {
 		if len(batch) == 1 {
-			r.refused[batch[0].Ref] = true
-			r.result.Plan.Left[DoesNotFit]++
+			r.tooLarge[batch[0].Position] = true
+			r.result.Plan.Skipped[TooLarge]++
 		}
-		r.atOnce = 1 // not the event but the batch may have been too large
+		r.batchSize = 1 // perhaps only the batch was too large, not a single event
 	}
 	if err != nil {
 		return err
 	}
-	for _, e := range batch {
-		v.done.set(e.Ref, r.Action)
+	for _, rec := range batch {
+		s.markers.set(rec.Position, r.Action)
 	}
-	r.result.Done += len(batch)
-	r.observer.Committed(r.result.Done)
+	r.result.Completed += len(batch)
+	r.observer.Committed(r.result.Completed)
 	return nil
 }
 
-// lingering is a context that outlives its parent by grace: to cancel what a
-// transaction does leaves its end in doubt.
-func lingering(parent context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+// withGrace returns a context that is cancelled grace after its parent:
+// cancelling the requests of a transaction would leave its result unknown.
+func withGrace(parent context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
 	stop := context.AfterFunc(parent, func() {
-		late := time.NewTimer(grace)
-		defer late.Stop()
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
 		select {
-		case <-late.C:
+		case <-timer.C:
 			cancel()
 		case <-ctx.Done():
 		}

@@ -13,25 +13,30 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"enricher/producer"
 )
 
-// ErrRecreated says that a topic was deleted and created anew while it was read.
-var ErrRecreated = errors.New("the topic was deleted and created anew")
-
 const (
-	askTimeout = 15 * time.Second // for one question to the brokers
-	// patience is how long reading may go without any advance: a broker that
-	// restarts, or a transaction that somebody left open.
-	patience   = time.Minute
+	// requestTimeout bounds one request. It is longer than the 10 s after which kgo
+	// gives up a single try, so that one broker that hangs leaves time for another.
+	requestTimeout = 15 * time.Second
+	// stallTimeout bounds reading without any progress: while a broker restarts,
+	// or while another producer's transaction is open, which Kafka's default of
+	// transaction.timeout.ms ends after a minute.
+	stallTimeout = time.Minute
+	// retryPause separates two tries to find a topic or its leaders.
 	retryPause = 200 * time.Millisecond
-	fetchWait  = 500 * time.Millisecond
+	// fetchWait is Kafka's default of fetch.max.wait.ms.
+	fetchWait = 500 * time.Millisecond
+	// fetchBytes bounds the memory of one fetch. A larger batch is still returned.
 	fetchBytes = 4 << 20
 )
 
-// topic is a topic as it was found. It is read with requests of our own instead
-// of a consumer, because a consumer goes on with a topic that was created anew
-// as if nothing had happened, and does not tell when nothing but transaction
-// markers and compacted records lie before the end.
+// topic is a topic as it was first found. It is read by plain fetch requests
+// instead of a consumer, because a consumer continues with a re-created topic as
+// if nothing had happened, and does not report its progress when only transaction
+// markers and compacted records are left before the end.
 type topic struct {
 	cl      *kgo.Client
 	name    string
@@ -39,17 +44,17 @@ type topic struct {
 	leaders map[int32]int32 // by partition
 }
 
-// span is a range of offsets: from the first, to before the last.
-type span struct{ from, to int64 }
+// offsetRange holds the offsets from ≤ offset < to.
+type offsetRange struct{ from, to int64 }
 
 func findTopic(ctx context.Context, cl *kgo.Client, name string) (*topic, error) {
 	t := &topic{cl: cl, name: name}
-	return t, t.look(ctx)
+	return t, t.refresh(ctx)
 }
 
-// look finds the leaders, past any cache.
-func (t *topic) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// refresh requests the topic's id and leaders, bypassing the client's cache.
+func (t *topic) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	rt := kmsg.NewMetadataRequestTopic()
@@ -57,16 +62,16 @@ func (t *topic) look(ctx context.Context) error {
 	req.Topics = append(req.Topics, rt)
 	resp, err := req.RequestWith(ctx, t.cl)
 	if err == nil && len(resp.Topics) != 1 {
-		err = fmt.Errorf("asked for one topic, got %d", len(resp.Topics))
+		err = fmt.Errorf("the metadata response holds %d topics, want 1", len(resp.Topics))
 	}
 	if err == nil {
 		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 	}
 	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return fmt.Errorf("no right to see topic %q; grant it: kafka-acls --add --allow-principal User:… --operation Read --topic %s (%w)", t.name, t.name, err)
+		return &producer.NotAuthorizedError{Operations: []string{"Read"}, ResourceType: "topic", Resource: t.name, Err: err}
 	}
 	if err != nil {
-		return fmt.Errorf("look up topic %q: %w", t.name, err)
+		return fmt.Errorf("find topic %q: %w", t.name, err)
 	}
 	if t.leaders != nil && t.id != resp.Topics[0].TopicID {
 		return fmt.Errorf("topic %q: %w", t.name, ErrRecreated)
@@ -79,67 +84,67 @@ func (t *topic) look(ctx context.Context) error {
 	return nil
 }
 
-// partitions are the topic's, ascending.
+// partitions returns the topic's partitions in ascending order.
 func (t *topic) partitions() []int32 { return slices.Sorted(maps.Keys(t.leaders)) }
 
 type listOffsets func(context.Context, ...string) (kadm.ListedOffsets, error)
 
-// spans are the ranges of all partitions. end lists where they end.
-func (t *topic) spans(ctx context.Context, end listOffsets) (map[int32]span, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// ranges returns the offsets of all partitions, up to the offsets that listEnds
+// returns.
+func (t *topic) ranges(ctx context.Context, listEnds listOffsets) (map[int32]offsetRange, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	starts, err := kadm.NewClient(t.cl).ListStartOffsets(ctx, t.name)
 	if err == nil {
 		err = starts.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask where topic %q starts: %w", t.name, err)
+		return nil, fmt.Errorf("list the start offsets of topic %q: %w", t.name, err)
 	}
-	ends, err := end(ctx, t.name)
+	ends, err := listEnds(ctx, t.name)
 	if err == nil {
 		err = ends.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask where topic %q ends: %w", t.name, err)
+		return nil, fmt.Errorf("list the end offsets of topic %q: %w", t.name, err)
 	}
-	spans := make(map[int32]span)
+	ranges := make(map[int32]offsetRange)
 	for _, p := range t.partitions() {
 		from, _ := starts.Lookup(t.name, p)
 		to, ok := ends.Lookup(t.name, p)
 		if !ok {
-			return nil, fmt.Errorf("topic %q, partition %d: the brokers do not tell where it ends", t.name, p)
+			return nil, fmt.Errorf("topic %q, partition %d: cannot determine the end offset", t.name, p)
 		}
-		spans[p] = span{from.Offset, to.Offset}
+		ranges[p] = offsetRange{from.Offset, to.Offset}
 	}
-	return spans, nil
+	return ranges, nil
 }
 
 // read yields the committed records of a range of offsets, and at most one
-// error, which is the last. Records that retention deletes meanwhile are not
-// yielded.
-func (t *topic) read(ctx context.Context, partition int32, s span) iter.Seq2[*kgo.Record, error] {
+// error, which is the last element. It skips records that retention deletes in
+// the meantime.
+func (t *topic) read(ctx context.Context, partition int32, r offsetRange) iter.Seq2[*kgo.Record, error] {
 	return func(yield func(*kgo.Record, error) bool) {
-		at, moved := s.from, time.Now()
-		for at < s.to {
+		at, progress := r.from, time.Now()
+		for at < r.to {
 			records, next, err := t.fetch(ctx, partition, at)
-			for _, r := range records {
-				if r.Offset < s.to && !yield(r, nil) {
+			for _, rec := range records {
+				if rec.Offset < r.to && !yield(rec, nil) {
 					return
 				}
 			}
 			switch {
 			case next > at:
-				at, moved = next, time.Now()
+				at, progress = next, time.Now()
 				continue
 			case ctx.Err() != nil:
 				err = context.Cause(ctx)
-			case err == nil && time.Since(moved) < patience:
-				continue // an open transaction, for which the broker has waited
+			case err == nil && time.Since(progress) < stallTimeout:
+				continue // a transaction is open; the broker has waited for fetchWait
 			case err == nil:
-				err = fmt.Errorf("topic %q, partition %d: a transaction at offset %d has been open for %v; "+
-					"find it: kafka-transactions find-hanging", t.name, partition, at, patience)
-			case passing(err) && time.Since(moved) < patience:
-				if err = t.again(ctx); err == nil {
+				err = &OpenTransactionError{Topic: t.name, Partition: partition, Offset: at, Waited: stallTimeout}
+			case retriableFetch(err) && time.Since(progress) < stallTimeout:
+				if err = t.refreshAfterPause(ctx); err == nil {
 					continue
 				}
 			}
@@ -149,31 +154,32 @@ func (t *topic) read(ctx context.Context, partition int32, s span) iter.Seq2[*kg
 	}
 }
 
-// passing says of an error of fetch that it may be gone at the next try.
-func passing(err error) bool {
+// retriableFetch reports whether another fetch may succeed after err.
+func retriableFetch(err error) bool {
 	var broker *kerr.Error
 	return !errors.As(err, &broker) || broker.Retriable
 }
 
-// again waits a little and looks for the leaders anew; that it cannot find them
-// is no error yet.
-func (t *topic) again(ctx context.Context) error {
+// refreshAfterPause waits for retryPause and refreshes. It returns only the errors
+// that another try cannot overcome.
+func (t *topic) refreshAfterPause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(retryPause):
 	}
-	if err := t.look(ctx); errors.Is(err, ErrRecreated) || errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if err := t.refresh(ctx); errors.Is(err, ErrRecreated) || errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return err
 	}
 	return nil
 }
 
-// fetch reads once. next is where to go on; it is at if nothing was there.
+// fetch sends one fetch request. next is the offset to continue at, which is at
+// when there was nothing to read.
 func (t *topic) fetch(ctx context.Context, partition int32, at int64) (_ []*kgo.Record, next int64, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("read topic %q, partition %d at %d: %w", t.name, partition, at, err)
+			err = fmt.Errorf("read topic %q, partition %d at offset %d: %w", t.name, partition, at, err)
 		}
 	}()
 	req := kmsg.NewPtrFetchRequest()
@@ -185,9 +191,9 @@ func (t *topic) fetch(ctx context.Context, partition int32, at int64) (_ []*kgo.
 	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = partition, at, fetchBytes
 	rt.Partitions = append(rt.Partitions, rp)
 	req.Topics = append(req.Topics, rt)
-	ask, cancel := context.WithTimeout(ctx, askTimeout)
+	reqCtx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	kresp, err := t.cl.Broker(int(t.leaders[partition])).Request(ask, req)
+	kresp, err := t.cl.Broker(int(t.leaders[partition])).Request(reqCtx, req)
 	if err != nil {
 		return nil, at, err
 	}
@@ -196,12 +202,12 @@ func (t *topic) fetch(ctx context.Context, partition int32, at int64) (_ []*kgo.
 		return nil, at, err
 	}
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return nil, at, errors.New("asked for one partition, got another number of them")
+		return nil, at, errors.New("the fetch response does not hold exactly one partition")
 	}
 	got := &resp.Topics[0].Partitions[0]
 	err = kerr.ErrorForCode(got.ErrorCode)
 	if errors.Is(err, kerr.OffsetOutOfRange) {
-		return t.deleted(ctx, partition, at)
+		return t.skipDeleted(ctx, partition, at)
 	}
 	if err != nil {
 		return nil, at, err
@@ -212,8 +218,8 @@ func (t *topic) fetch(ctx context.Context, partition int32, at int64) (_ []*kgo.
 	return records.Records, next, records.Err
 }
 
-// deleted goes on where the log starts now.
-func (t *topic) deleted(ctx context.Context, partition int32, at int64) ([]*kgo.Record, int64, error) {
+// skipDeleted continues at the present start of the log, if that is beyond at.
+func (t *topic) skipDeleted(ctx context.Context, partition int32, at int64) ([]*kgo.Record, int64, error) {
 	starts, err := kadm.NewClient(t.cl).ListStartOffsets(ctx, t.name)
 	if err != nil {
 		return nil, at, err
@@ -221,5 +227,5 @@ func (t *topic) deleted(ctx context.Context, partition int32, at int64) ([]*kgo.
 	if o, ok := starts.Lookup(t.name, partition); ok && o.Err == nil && o.Offset > at {
 		return nil, o.Offset, nil
 	}
-	return nil, at, kerr.OffsetOutOfRange // the log was cut at its end
+	return nil, at, kerr.OffsetOutOfRange // the log was truncated at its end
 }

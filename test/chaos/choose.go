@@ -7,75 +7,80 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"enricher/test/proxy"
+	"enricher/test/kafkaproxy"
 )
 
-// The moments of a transaction that a fault may be aimed at. When the answer to
-// EndTxn comes, the broker has ended it and the instance does not know.
+// The points of a transaction at which a fault can be injected. When the response
+// to EndTxn is held, the broker has ended the transaction and the instance does not
+// know it.
 var (
-	requests = []proxy.Point{{Key: kmsg.Produce}, {Key: kmsg.TxnOffsetCommit}, {Key: kmsg.EndTxn}}
-	answers  = []proxy.Point{{Key: kmsg.Produce, Answer: true}, {Key: kmsg.TxnOffsetCommit, Answer: true}, {Key: kmsg.EndTxn, Answer: true}}
-	moments  = append(slices.Clone(answers), requests[1:]...) // with the first Produce it is not open yet
+	requests  = []kafkaproxy.Point{{Key: kmsg.Produce}, {Key: kmsg.TxnOffsetCommit}, {Key: kmsg.EndTxn}}
+	responses = []kafkaproxy.Point{
+		{Key: kmsg.Produce, Response: true}, {Key: kmsg.TxnOffsetCommit, Response: true}, {Key: kmsg.EndTxn, Response: true},
+	}
+	anyPoint = append(slices.Clone(responses), requests[1:]...) // at the first Produce the transaction is not open yet
 )
 
-// choose deals the next fault; nil if there is no instance for it now. Kinds
-// come from a shuffled deck, so that all of them come in a short run too; late
-// in a run only those come that have hit no transaction yet.
-func (c *chaos) choose(ctx context.Context, late bool) *fault {
+// choose chooses the next fault; nil: no instance is available now. Kinds come from
+// a shuffled queue, so that a short run has all of them, too. Late in a run only
+// those kinds come that have not hit a transaction yet.
+func (j *injector) choose(ctx context.Context, late bool) *fault {
 	if late {
-		c.deck = slices.DeleteFunc(c.deck, c.hasHit)
+		j.queue = slices.DeleteFunc(j.queue, j.hasHit)
 	}
-	if len(c.deck) == 0 {
+	if len(j.queue) == 0 {
 		for i := range kinds {
-			for range kinds[i].cards {
-				c.deck = append(c.deck, &kinds[i])
+			for range kinds[i].weight {
+				j.queue = append(j.queue, &kinds[i])
 			}
 		}
-		c.rng.Shuffle(len(c.deck), func(i, j int) { c.deck[i], c.deck[j] = c.deck[j], c.deck[i] })
+		j.rng.Shuffle(len(j.queue), func(a, b int) { j.queue[a], j.queue[b] = j.queue[b], j.queue[a] })
 	}
-	f := &fault{kind: c.deck[0], dice: c.rng.Float64()}
-	if f.kind.must || !c.hasHit(f.kind) || c.rng.Float64() < aimedAt {
-		at := moments
-		if f.kind.at != nil {
-			at = f.kind.at
+	f := &fault{kind: j.queue[0], random: j.rng.Float64()}
+	if f.kind.needsMessage || !j.hasHit(f.kind) || j.rng.Float64() < shareAtPoint {
+		points := anyPoint
+		if f.kind.points != nil {
+			points = f.kind.points
 		}
-		f.aim = &at[c.rng.IntN(len(at))]
-		f.on = c.takeWorking(ctx)
+		f.point = &points[j.rng.IntN(len(points))]
+		f.on = j.reserveWorking(ctx)
 	} else {
-		f.on = c.take(c.rng.IntN(len(c.instances)))
+		f.on = j.reserve(j.rng.IntN(len(j.instances)))
 	}
 	if f.on == nil {
 		return nil
 	}
-	c.deck = c.deck[1:]
+	j.queue = j.queue[1:]
 	return f
 }
 
-func (c *chaos) hasHit(k *kind) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.counts[k]
+// hasHit reports whether a fault of this kind hit a transaction.
+func (j *injector) hasHit(k *kind) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := j.counts[k]
 	return n != nil && n.open+n.ending > 0
 }
 
-// takeWorking waits for an instance that commits transactions, and takes it;
-// nil: there is none for long. After some faults the whole group waits until a
-// member's session has timed out.
-func (c *chaos) takeWorking(ctx context.Context) *instance {
+// reserveWorking waits for an instance that commits transactions, and reserves it;
+// nil: none does within workingTimeout. After some faults the whole group waits
+// until a member's session has timed out.
+func (j *injector) reserveWorking(ctx context.Context) *instance {
 	before := make(map[*instance]int)
-	for _, i := range c.instances {
+	for _, i := range j.instances {
 		before[i] = i.proxy.Ends().Committed
 	}
-	for end := time.Now().Add(workFor); time.Now().Before(end); {
+	for end := time.Now().Add(workingTimeout); time.Now().Before(end); {
 		if sleep(ctx, 20*time.Millisecond) != nil {
 			return nil
 		}
-		for n, i := range c.instances {
+		for n, i := range j.instances {
+			// The first may have been under way before.
 			if i.proxy.Ends().Committed >= before[i]+2 {
-				if got := c.take(n); got == i {
+				if got := j.reserve(n); got == i {
 					return i
 				} else if got != nil {
-					c.free(got)
+					j.release(got)
 				}
 			}
 		}
@@ -83,48 +88,50 @@ func (c *chaos) takeWorking(ctx context.Context) *instance {
 	return nil
 }
 
-// take finds a running instance that no fault is at, from the first-th on.
-func (c *chaos) take(first int) *instance {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for n := range c.instances {
-		i := c.instances[(first+n)%len(c.instances)]
-		if !c.busy[i] && i.running() {
-			c.busy[i] = true
+// reserve finds a running instance without a fault, beginning at the given index,
+// and reserves it; nil: there is none.
+func (j *injector) reserve(first int) *instance {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for n := range j.instances {
+		i := j.instances[(first+n)%len(j.instances)]
+		if !j.reserved[i] && i.running() {
+			j.reserved[i] = true
 			return i
 		}
 	}
 	return nil
 }
 
-// takeStopped finds an instance that does not run, or nil.
-func (c *chaos) takeStopped() *instance {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, i := range c.instances {
-		if !c.busy[i] && !i.running() {
-			c.busy[i] = true
+// reserveStopped finds an instance that does not run, and reserves it; nil: there
+// is none.
+func (j *injector) reserveStopped() *instance {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, i := range j.instances {
+		if !j.reserved[i] && !i.running() {
+			j.reserved[i] = true
 			return i
 		}
 	}
 	return nil
 }
 
-// atWork is how many instances run that no fault is at.
-func (c *chaos) atWork() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// healthy returns the number of running instances without a fault.
+func (j *injector) healthy() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	n := 0
-	for _, i := range c.instances {
-		if !c.busy[i] && i.running() {
+	for _, i := range j.instances {
+		if !j.reserved[i] && i.running() {
 			n++
 		}
 	}
 	return n
 }
 
-func (c *chaos) free(i *instance) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.busy, i)
+func (j *injector) release(i *instance) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.reserved, i)
 }

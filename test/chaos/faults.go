@@ -11,25 +11,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/fetch/fetchtest"
-	"enricher/test/proxy"
+	"enricher/test/kafkaproxy"
 )
 
 const (
-	usual = 3 // instances at the start
-	least = 2 // that stay at work when another one leaves
-	spare = 2 // names for more
+	initialInstances = 3
+	spareInstances   = 2 // that can join later
+	minHealthy       = 2 // instances without a fault, when another one leaves
 
-	frozen    = 13 * time.Second // past the session time-out of 10 s
-	aimFor    = 3 * time.Second  // how long to wait for the moment aimed at
-	workFor   = 20 * time.Second // how long to wait for somebody who works
-	overtime  = 90 * time.Second // for kinds that have hit no transaction yet
-	aimedAt   = 0.7              // of the faults; the others come whenever
-	twinLimit = time.Minute      // in which the older of two twins must give way
+	freezeTime       = 13 * time.Second // longer than the session timeout of 10 s
+	pointTimeout     = 3 * time.Second  // for an instance that works to reach a point of a transaction
+	workingTimeout   = 20 * time.Second // for the group to work again: twice the session timeout
+	duplicateTimeout = time.Minute      // for the older of two processes with one name to exit
+	overtime         = 90 * time.Second // for the kinds of faults that have not hit a transaction yet
+
+	shareAtPoint   = 0.7 // of the faults are injected at a point of a transaction, the others at any time
+	skipBrokerDown = 0.7 // of the faults are left out while the only broker is down: all of them would look the same
 )
 
-func faultsSetup(seed uint64, nodes int) setup {
-	return setup{
-		nodes: nodes, instances: usual + spare,
+func faultsConfig(seed uint64, nodes int) envConfig {
+	return envConfig{
+		nodes: nodes, instances: initialInstances + spareInstances,
 		api: fetchtest.Config{
 			Rate: apiRate, Seed: seed,
 			Latency: func(string) time.Duration { return 20 * time.Millisecond },
@@ -42,105 +44,104 @@ func faultsSetup(seed uint64, nodes int) setup {
 	}
 }
 
-// chaos injects faults into a stage.
-type chaos struct {
-	*stage
+// injector injects faults into an env.
+type injector struct {
+	*env
 	verbose bool
-	rng     *rand.Rand // only the one that chooses
-	deck    []*kind
-	faults  sync.WaitGroup
-	failed  chan error // with room for many
+	rng     *rand.Rand     // used by one goroutine, which chooses
+	queue   []*kind        // the next kinds; used by the same goroutine
+	faults  sync.WaitGroup // that are being injected
+	failed  chan error
 
-	brokers sync.Mutex // held while one is away on purpose
-	gone    int        // the broker that was killed for good; −1: none
+	brokers    sync.Mutex // held while a fault has a broker down
+	lostBroker int        // the broker that was killed for good; −1: none
 
-	mu     sync.Mutex
-	busy   map[*instance]bool // a fault is at it
-	counts map[*kind]*count
+	mu       sync.Mutex
+	reserved map[*instance]bool // a fault is being injected
+	counts   map[*kind]*count
 }
 
-// count is how often a kind of fault was injected, how often while the instance
-// had a transaction open, and how often between its end and the answer.
+// count is how often a kind of fault was injected, how often of these while the
+// instance had a transaction open, and how often between its end and the response.
 type count struct{ injected, open, ending int }
 
 // kind is one kind of fault.
 type kind struct {
-	name  string
-	cards int           // in the deck, for how often it comes
-	must  bool          // be aimed: it needs a message
-	at    []proxy.Point // that it may be aimed at; nil: moments
-	// strike happens while the message aimed at is held, mend afterwards; either
-	// may be nil. errMissed: nothing was injected.
-	strike, mend func(context.Context, *chaos, *fault) error
+	name         string
+	weight       int                // how often it comes
+	needsMessage bool               // can be injected only while a message is held
+	points       []kafkaproxy.Point // at which it can be injected; nil: anyPoint
+	// inject is called while the message is held, recover afterwards; either may be
+	// nil. errNotInjected: the fault was not possible.
+	inject, recover func(context.Context, *injector, *fault) error
 }
 
-var errMissed = errors.New("nothing to strike at")
+var errNotInjected = errors.New("the fault is not possible now")
 
-// fault is one that was chosen.
+// fault is a fault that was chosen.
 type fault struct {
-	kind  *kind
-	on    *instance
-	aim   *proxy.Point // nil: whenever
-	dice  float64      // from 0 to 1, for choices of its own
-	held  *proxy.Held  // nil: nothing
-	older *process     // of twins
+	kind   *kind
+	on     *instance
+	point  *kafkaproxy.Point // nil: at any time
+	random float64           // from 0 to 1, for choices of its own
+	held   *kafkaproxy.Held  // nil: no message is held
+	older  *process          // of two with one name
 }
 
-// injectFaults is mode faults.
-func injectFaults(ctx context.Context, s *stage, seed uint64, rate int, pace, duration time.Duration, verbose bool) error {
-	c := &chaos{
-		stage: s, verbose: verbose, rng: rand.New(rand.NewPCG(seed, 0)), failed: make(chan error, 1000), gone: -1,
-		busy: make(map[*instance]bool), counts: make(map[*kind]*count),
+// injectFaults is the mode faults.
+func injectFaults(ctx context.Context, e *env, seed uint64, rate int, pace, duration time.Duration, verbose bool) error {
+	j := &injector{
+		env: e, verbose: verbose, rng: rand.New(rand.NewPCG(seed, 0)), failed: make(chan error, manyErrors), lostBroker: -1,
+		reserved: make(map[*instance]bool), counts: make(map[*kind]*count),
 	}
-	for _, i := range s.instances[:usual] {
+	for _, i := range e.instances[:initialInstances] {
 		if err := i.start(); err != nil {
 			return err
 		}
 	}
-	w, err := s.watch()
+	o, err := e.readOutputs()
 	if err != nil {
 		return err
 	}
-	defer w.stop()
-	feeding, fed := context.WithCancel(ctx)
-	feedErr := make(chan error, 1)
-	go func() { feedErr <- s.newFeeder(rand.New(rand.NewPCG(seed, 1))).run(feeding, rate) }()
+	defer o.stop()
+	feeding, stopFeeding := context.WithCancel(ctx)
+	fed := make(chan error, 1)
+	go func() { fed <- e.newFeeder(rand.New(rand.NewPCG(seed, 1))).run(feeding, rate) }()
 
-	err = c.run(ctx, pace, duration)
-	c.faults.Wait()
-	fed()
-	err = errors.Join(err, <-feedErr, c.anyFailure())
+	err = j.run(ctx, pace, duration)
+	j.faults.Wait()
+	stopFeeding()
+	err = errors.Join(err, <-fed, received(j.failed))
 	if err == nil {
-		err = s.account(ctx, w)
+		err = e.reconcile(ctx, o)
 	}
-	return errors.Join(err, c.report())
+	return errors.Join(err, j.report())
 }
 
-// run chooses faults. Their effects overlap: while one instance is frozen,
-// others are killed.
-func (c *chaos) run(ctx context.Context, pace, duration time.Duration) error {
+// run injects faults whose effects overlap: while one instance is frozen, others
+// are killed.
+func (j *injector) run(ctx context.Context, pace, duration time.Duration) error {
 	begin := time.Now()
-	for time.Since(begin) < duration || c.owes() && time.Since(begin) < duration+overtime {
-		if err := sleep(ctx, time.Duration((0.5+c.rng.Float64())*float64(pace))); err != nil {
+	for time.Since(begin) < duration || j.missesTransactions() && time.Since(begin) < duration+overtime {
+		if err := sleep(ctx, time.Duration((0.5+j.rng.Float64())*float64(pace))); err != nil {
 			return err
 		}
-		if err := errors.Join(c.anyDeath(), c.anyFailure()); err != nil {
+		if err := errors.Join(j.unexpectedExit(), received(j.failed)); err != nil {
 			return err
 		}
-		if len(c.kafka.Brokers) > 1 && c.gone < 0 && time.Since(begin) > duration/3 {
-			if err := c.loseBroker(ctx); err != nil {
+		if len(j.kafka.Brokers) > 1 && j.lostBroker < 0 && time.Since(begin) > duration/3 {
+			if err := j.loseBroker(ctx); err != nil {
 				return err
 			}
 		}
-		// While its only broker is away, a cluster mostly shows that it is.
-		if len(c.kafka.Brokers) == 1 && c.brokerAway() && c.rng.Float64() < 0.7 {
+		if len(j.kafka.Brokers) == 1 && j.brokerDown() && j.rng.Float64() < skipBrokerDown {
 			continue
 		}
-		if f := c.choose(ctx, time.Since(begin) > duration); f != nil {
-			c.faults.Go(func() {
-				defer c.free(f.on)
-				if err := c.inject(ctx, f); err != nil {
-					c.failed <- fmt.Errorf("%s %s: %w", f.kind.name, f.on.name, err)
+		if f := j.choose(ctx, time.Since(begin) > duration); f != nil {
+			j.faults.Go(func() {
+				defer j.release(f.on)
+				if err := j.inject(ctx, f); err != nil {
+					j.failed <- fmt.Errorf("%s %s: %w", f.kind.name, f.on.name, err)
 				}
 			})
 		}
@@ -148,72 +149,77 @@ func (c *chaos) run(ctx context.Context, pace, duration time.Duration) error {
 	return nil
 }
 
-// owes says whether some kind has hit no transaction yet.
-func (c *chaos) owes() bool {
+// missesTransactions reports whether a kind of fault has not hit a transaction yet.
+func (j *injector) missesTransactions() bool {
 	for i := range kinds {
-		if kinds[i].cards > 0 && !c.hasHit(&kinds[i]) {
+		if kinds[i].weight > 0 && !j.hasHit(&kinds[i]) {
 			return true
 		}
 	}
 	return false
 }
 
-func (c *chaos) brokerAway() bool {
-	if c.brokers.TryLock() {
-		c.brokers.Unlock()
+func (j *injector) brokerDown() bool {
+	if j.brokers.TryLock() {
+		j.brokers.Unlock()
 		return false
 	}
 	return true
 }
 
-func (c *chaos) anyFailure() error {
-	select {
-	case err := <-c.failed:
-		return err
-	default:
-		return nil
-	}
-}
-
-// inject waits for the moment that a fault is aimed at, strikes and mends.
-func (c *chaos) inject(ctx context.Context, f *fault) error {
+// inject waits for the point of a fault, injects it, and recovers from it.
+func (j *injector) inject(ctx context.Context, f *fault) error {
 	ending := false
-	if f.aim != nil {
-		aim, cancel := context.WithTimeout(ctx, aimFor)
-		held, err := f.on.proxy.Hold(aim, *f.aim)
+	if f.point != nil {
+		held := f.on.proxy.Hold(*f.point)
+		defer held.Release()
+		wait, cancel := context.WithTimeout(ctx, pointTimeout)
+		err := held.Wait(wait)
 		cancel()
-		if err == nil { // else it strikes without
-			defer held.Release()
+		if err == nil { // otherwise it is injected now, without a message
 			f.held = held
-			ending = f.aim.Key == kmsg.EndTxn && f.aim.Answer
+			ending = f.point.Key == kmsg.EndTxn && f.point.Response
 		}
 	}
 	open := f.on.proxy.InTransaction()
-	err := errMissed
-	if f.kind.strike != nil {
-		err = f.kind.strike(ctx, c, f)
+	err := errNotInjected
+	if f.kind.inject != nil {
+		err = f.kind.inject(ctx, j, f)
 	}
 	if f.held != nil {
 		f.held.Release()
 	}
-	if c.verbose {
-		aim := "whenever"
-		if f.aim != nil {
-			aim = "at " + f.aim.String()
-			if f.held == nil {
-				aim += ", which did not come"
-			}
-		}
-		fmt.Printf("%s %s: %s %s, open: %v\n", time.Now().Format("15:04:05.000"), f.on.name, f.kind.name, aim, open)
+	if j.verbose {
+		fmt.Printf("%s %s: %s %s, in a transaction: %v\n", time.Now().Format("15:04:05.000"), f.on.name, f.kind.name, f.when(), open)
 	}
-	if errors.Is(err, errMissed) {
+	if errors.Is(err, errNotInjected) {
 		return nil
 	}
-	c.mu.Lock()
-	n := c.counts[f.kind]
+	j.count(f.kind, open, ending)
+	if err == nil && f.kind.recover != nil {
+		err = f.kind.recover(ctx, j, f)
+	}
+	return err
+}
+
+// when describes when a fault was injected.
+func (f *fault) when() string {
+	switch {
+	case f.point == nil:
+		return "at any time"
+	case f.held == nil:
+		return "at " + f.point.String() + ", which did not come"
+	}
+	return "at " + f.point.String()
+}
+
+func (j *injector) count(k *kind, open, ending bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := j.counts[k]
 	if n == nil {
 		n = &count{}
-		c.counts[f.kind] = n
+		j.counts[k] = n
 	}
 	n.injected++
 	if open {
@@ -221,31 +227,27 @@ func (c *chaos) inject(ctx context.Context, f *fault) error {
 	} else if ending {
 		n.ending++
 	}
-	c.mu.Unlock()
-	if err == nil && f.kind.mend != nil {
-		err = f.kind.mend(ctx, c, f)
-	}
-	return err
 }
 
-// report prints what was injected; a kind that hit no transaction is an error.
-func (c *chaos) report() error {
+// report prints what was injected. It is an error if a kind of fault has not hit a
+// transaction.
+func (j *injector) report() error {
 	var problems []error
 	total := count{}
-	line := "%-24s %4d injected, %4d in an open transaction, %4d between its end and the answer\n"
+	line := "%-24s %4d injected, %4d in an open transaction, %4d between its end and the response\n"
 	for i := range kinds {
 		k := &kinds[i]
-		n := c.counts[k]
+		n := j.counts[k]
 		if n == nil {
 			n = &count{}
 		}
-		if k.cards == 0 && len(c.kafka.Brokers) == 1 {
+		if k.weight == 0 && len(j.kafka.Brokers) == 1 {
 			continue // needs a cluster
 		}
 		fmt.Printf(line, k.name, n.injected, n.open, n.ending)
 		total.injected, total.open, total.ending = total.injected+n.injected, total.open+n.open, total.ending+n.ending
 		if n.open+n.ending == 0 {
-			problems = append(problems, fmt.Errorf("no %q hit a transaction: run longer", k.name))
+			problems = append(problems, fmt.Errorf("no fault of kind %q hit a transaction: run longer", k.name))
 		}
 	}
 	fmt.Printf(line, "all", total.injected, total.open, total.ending)

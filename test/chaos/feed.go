@@ -13,19 +13,19 @@ import (
 	"enricher/schemas"
 )
 
-// feeder produces events and keeps the ledger.
+// feeder produces events and enters the outcome expected of each into the ledger.
 type feeder struct {
-	stage  *stage
-	rng    *rand.Rand // nil: every event is a call of its own
+	env    *env
+	rng    *rand.Rand // nil: every event is of a new call
 	n      int
 	failed chan error // capacity 1
 }
 
-func (s *stage) newFeeder(rng *rand.Rand) *feeder {
-	return &feeder{stage: s, rng: rng, failed: make(chan error, 1)}
+func (e *env) newFeeder(rng *rand.Rand) *feeder {
+	return &feeder{env: e, rng: rng, failed: make(chan error, 1)}
 }
 
-// run produces so many events a second, evenly, until ctx ends.
+// run produces rate events per second, evenly, until ctx ends.
 func (f *feeder) run(ctx context.Context, rate int) error {
 	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
@@ -40,21 +40,19 @@ func (f *feeder) run(ctx context.Context, rate int) error {
 }
 
 func (f *feeder) flush() error {
-	if err := f.stage.client.Flush(context.Background()); err != nil {
+	if err := f.env.client.Flush(context.Background()); err != nil {
 		return fmt.Errorf("feed: %w", err)
 	}
-	select {
-	case err := <-f.failed:
+	if err := received(f.failed); err != nil {
 		return fmt.Errorf("feed: %w", err)
-	default:
-		return nil
 	}
+	return nil
 }
 
 func (f *feeder) send() {
 	r, e := f.next()
 	f.n++
-	f.stage.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
+	f.env.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 		if err != nil {
 			select {
 			case f.failed <- err:
@@ -62,11 +60,11 @@ func (f *feeder) send() {
 			}
 			return
 		}
-		f.stage.ledger.Add(audit.Source{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}, e)
+		f.env.ledger.Add(audit.Source{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}, e)
 	})
 }
 
-// next is the next event, and what must come of it.
+// next returns the next event, and the outcome expected of it.
 func (f *feeder) next() (*kgo.Record, audit.Expect) {
 	id := "call-" + strconv.Itoa(f.n)
 	r := &kgo.Record{Topic: inTopic}
@@ -81,14 +79,14 @@ func (f *feeder) next() (*kgo.Record, audit.Expect) {
 	case kind < 4:
 		r.Value = []byte(`{"CallbackCommand":"Call.CallbackAfterStartCall"}`)
 	case kind < 6:
-		f.stage.api.Never(id)
+		f.env.api.Never(id)
 		r.Value, e.Reasons = fmt.Appendf(nil, `{"CallId":%q}`, id), []schemas.Reason{schemas.NotFound}
 		id = "key-of-" + id
 	default:
 		if kind < 20 && f.n > 0 { // repeated
 			id = "again-" + strconv.Itoa(f.rng.IntN(1+f.n/10))
 		}
-		record := f.stage.api.RecordFor(id)
+		record := f.env.api.RecordFor(id)
 		e.CallID, e.Enriched = id, schemas.Enrich(&record).Encode()
 		r.Value = fmt.Appendf(nil, `{"CallId":%q}`, id)
 	}

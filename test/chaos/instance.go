@@ -16,15 +16,15 @@ import (
 	"time"
 
 	"enricher/fetch/fetchtest"
-	"enricher/test/proxy"
+	"enricher/test/kafkaproxy"
 )
 
-// instance is one name that a process of the program runs under, and its own
-// ways to the brokers and to the API.
+// instance is an instance name of the program, with its own ways to the brokers and
+// to the API. One process after another runs under the name.
 type instance struct {
 	name  string
-	stage *stage
-	proxy *proxy.Proxy
+	env   *env
+	proxy *kafkaproxy.Proxy
 	api   *fetchtest.Server
 	admin string
 	log   *os.File
@@ -34,22 +34,22 @@ type instance struct {
 // process is a process of the program.
 type process struct {
 	cmd      *exec.Cmd
-	mayEnd   atomic.Bool   // somebody ends it, so its end is no failure
-	done     chan struct{} // closed when it has ended
-	exitCode int           // then
+	mayExit  atomic.Bool   // something ends it, so that its exit is no failure
+	done     chan struct{} // closed when it has exited
+	exitCode int           // valid once done is closed
 }
 
-func (s *stage) newInstance(name string, nodes int) (i *instance, err error) {
-	i = &instance{name: name, stage: s}
+func (e *env) newInstance(name string, nodes int) (i *instance, err error) {
+	i = &instance{name: name, env: e}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.close())
 		}
 	}()
-	if i.proxy, err = proxy.Listen(nodes); err != nil {
+	if i.proxy, err = kafkaproxy.Listen(nodes); err != nil {
 		return nil, err
 	}
-	if i.api, err = fetchtest.Listen(s.calls.from(name, s.api)); err != nil {
+	if i.api, err = fetchtest.Listen(e.requests.record(name, e.api)); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,7 +60,7 @@ func (s *stage) newInstance(name string, nodes int) (i *instance, err error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	i.log, err = os.Create(filepath.Join(s.dir, name+".log"))
+	i.log, err = os.Create(filepath.Join(e.dir, name+".log"))
 	return i, err
 }
 
@@ -81,7 +81,7 @@ func (i *instance) close() error {
 // listener is the name of the brokers' listener for this instance.
 func (i *instance) listener() string { return strings.ToUpper(i.name) }
 
-// start starts a process, and makes it the instance's.
+// start starts a process of the instance.
 func (i *instance) start() error {
 	p, err := i.spawn(i.admin)
 	if err == nil {
@@ -92,10 +92,10 @@ func (i *instance) start() error {
 
 func (i *instance) spawn(admin string) (*process, error) {
 	p := &process{done: make(chan struct{})}
-	p.cmd = exec.Command(i.stage.binary, append([]string{"run",
+	p.cmd = exec.Command(i.env.binary, append([]string{"run",
 		"--brokers", strings.Join(i.proxy.Addrs(), ","), "--group", group, "--instance", i.name,
 		"--api-url", i.api.URL, "--sdk-app-id", strconv.Itoa(fetchtest.DemoSDKAppID), "--api-rate", strconv.Itoa(apiRate),
-		"--admin-addr", admin}, i.stage.flags...)...)
+		"--admin-addr", admin}, i.env.flags...)...)
 	p.cmd.Env = append(os.Environ(), "ENRICHER_SECRET_KEY="+fetchtest.DemoKey)
 	p.cmd.Stderr = i.log
 	if err := p.cmd.Start(); err != nil {
@@ -103,51 +103,54 @@ func (i *instance) spawn(admin string) (*process, error) {
 	}
 	fmt.Fprintf(i.log, "--- process %d of %s\n", p.cmd.Process.Pid, i.name)
 	go func() {
-		_ = p.cmd.Wait() // the exit code tells
+		_ = p.cmd.Wait() // the exit code is what counts
 		p.exitCode = p.cmd.ProcessState.ExitCode()
-		if !p.mayEnd.Load() {
-			i.stage.deaths <- fmt.Errorf("process %d of %s ended by itself with exit code %d", p.cmd.Process.Pid, i.name, p.exitCode)
+		if !p.mayExit.Load() {
+			i.env.exits <- fmt.Errorf("process %d of %s exited by itself, with exit code %d", p.cmd.Process.Pid, i.name, p.exitCode)
 		}
 		close(p.done)
 	}()
 	return p, nil
 }
 
-func (i *instance) running() bool { return i.proc != nil && !isDone(i.proc.done) }
-
-func isDone(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
+// running reports whether the instance has a process that has not exited.
+func (i *instance) running() bool {
+	if i.proc == nil {
 		return false
+	}
+	select {
+	case <-i.proc.done:
+		return false
+	default:
+		return true
 	}
 }
 
-// kill is SIGKILL; it returns when the process is gone.
+// kill sends SIGKILL and waits until the process is gone.
 func (i *instance) kill() {
 	if i.proc != nil {
-		i.proc.mayEnd.Store(true)
+		i.proc.mayExit.Store(true)
 		_ = i.proc.cmd.Process.Kill() // gone already, at worst
 		<-i.proc.done
 	}
 }
 
-// terminate is SIGTERM.
+// terminate sends SIGTERM.
 func (i *instance) terminate() error {
-	i.proc.mayEnd.Store(true)
+	i.proc.mayExit.Store(true)
 	return i.proc.cmd.Process.Signal(syscall.SIGTERM)
 }
 
-// drainLimit is more than the drain budget of 20 s and what closing takes.
+// drainLimit is more than --drain-timeout, 20 s, and the time to close the Kafka
+// client.
 const drainLimit = 40 * time.Second
 
-// awaitDrain waits for the end of a process that was terminated.
+// awaitDrain waits for the exit of a process that was terminated.
 func (i *instance) awaitDrain() error {
 	select {
 	case <-i.proc.done:
 	case <-time.After(drainLimit):
-		return fmt.Errorf("%s does not end after SIGTERM", i.name)
+		return fmt.Errorf("%s has not exited %v after SIGTERM", i.name, drainLimit)
 	}
 	if i.proc.exitCode != 0 {
 		return fmt.Errorf("%s: exit code %d after SIGTERM", i.name, i.proc.exitCode)
@@ -155,8 +158,8 @@ func (i *instance) awaitDrain() error {
 	return nil
 }
 
-// restart is what an orchestrator does: it ends the process, starts another
-// one, and waits until that is ready.
+// restart does what an orchestrator does: it ends the process, starts another one,
+// and waits until that is ready.
 func (i *instance) restart(ctx context.Context) error {
 	if err := i.terminate(); err != nil {
 		return err
@@ -170,9 +173,12 @@ func (i *instance) restart(ctx context.Context) error {
 	return i.awaitReady(ctx)
 }
 
-// awaitReady waits until the process says that it is ready.
+// readyLimit is several times what joining the group takes.
+const readyLimit = 30 * time.Second
+
+// awaitReady waits until the process reports that it is ready.
 func (i *instance) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+i.admin+"/readyz", nil)
@@ -187,7 +193,7 @@ func (i *instance) awaitReady(ctx context.Context) error {
 			}
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return fmt.Errorf("%s does not get ready: %w", i.name, err)
+			return fmt.Errorf("%s is not ready: %w", i.name, err)
 		}
 	}
 }

@@ -11,111 +11,113 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/fetch/fetchtest"
-	"enricher/test/proxy"
+	"enricher/test/kafkaproxy"
 )
 
-// kinds are all kinds of faults. init fills them in, because some refer to them.
+// kinds are all kinds of faults. init assigns them, because some refer to them.
 var kinds []kind
 
-// brokerForGood is not dealt: it comes once.
+// brokerForGood is not in the queue: it comes once.
 var brokerForGood *kind
 
 func init() {
 	kinds = []kind{
-		{name: "kill -9", cards: 3, strike: strikeKill, mend: mendStart},
-		{name: "SIGTERM", cards: 3, strike: strikeTerm, mend: mendTerm},
-		{name: "freeze", cards: 1, strike: strikeFreeze, mend: mendFreeze},
-		{name: "cut connections", cards: 3, strike: strikeCut},
-		{name: "packet hole", cards: 1, strike: strikeHole, mend: mendHole},
-		{name: "lost answer", cards: 4, must: true, at: answers, strike: strikeDrop},
-		{name: "lost request", cards: 2, must: true, at: requests, strike: strikeDrop},
-		{name: "late message", cards: 2, must: true, strike: strikeLate},
-		{name: "expelled", cards: 3, strike: strikeExpel},
-		{name: "twin", cards: 1, strike: strikeTwin, mend: mendTwin},
-		{name: "scaled up", cards: 2, strike: strikeUp},
-		{name: "scaled down", cards: 2, strike: strikeTermIfMore, mend: mendDown},
-		{name: "broker killed", cards: 1, strike: strikeBrokerKill, mend: mendBroker},
-		{name: "broker shut down", cards: 1, strike: strikeBrokerStop, mend: mendBroker},
-		{name: "API outage", cards: 1, strike: strikeAPI, mend: mendAPI},
-		{name: "broker killed for good", must: true, strike: strikeForGood},
+		{name: "kill -9", weight: 3, inject: kill, recover: startLater},
+		{name: "SIGTERM", weight: 3, inject: terminate, recover: drainAndStart},
+		{name: "freeze", weight: 1, inject: freeze, recover: unfreeze},
+		{name: "cut connections", weight: 3, inject: disconnect},
+		{name: "blackhole", weight: 1, inject: blackhole, recover: endBlackhole},
+		{name: "lost response", weight: 4, needsMessage: true, points: responses, inject: dropMessage},
+		{name: "lost request", weight: 2, needsMessage: true, points: requests, inject: dropMessage},
+		{name: "delayed message", weight: 2, needsMessage: true, inject: delayMessage},
+		{name: "removed from the group", weight: 3, inject: removeFromGroup},
+		{name: "duplicate instance", weight: 1, inject: startDuplicate, recover: awaitOlder},
+		{name: "scaled up", weight: 2, inject: scaleUp},
+		{name: "scaled down", weight: 2, inject: scaleDown, recover: drain},
+		{name: "broker killed", weight: 1, inject: killBroker, recover: restartBroker},
+		{name: "broker shut down", weight: 1, inject: shutDownBroker, recover: restartBroker},
+		{name: "API outage", weight: 1, inject: startOutage, recover: endOutage},
+		{name: "broker killed for good", needsMessage: true, inject: killBrokerForGood},
 	}
 	brokerForGood = &kinds[len(kinds)-1]
 }
 
-// upTo is a time that this fault has chosen.
-func (f *fault) upTo(d time.Duration) time.Duration { return time.Duration(f.dice * float64(d)) }
+// upTo returns a time that this fault has chosen, up to d.
+func (f *fault) upTo(d time.Duration) time.Duration { return time.Duration(f.random * float64(d)) }
 
-func strikeKill(_ context.Context, _ *chaos, f *fault) error {
+func kill(_ context.Context, _ *injector, f *fault) error {
 	f.on.kill()
 	return nil
 }
 
-func mendStart(ctx context.Context, _ *chaos, f *fault) error {
+func startLater(ctx context.Context, _ *injector, f *fault) error {
 	if err := sleep(ctx, f.upTo(3*time.Second)); err != nil {
 		return err
 	}
 	return f.on.start()
 }
 
-func strikeTerm(_ context.Context, _ *chaos, f *fault) error { return f.on.terminate() }
+func terminate(_ context.Context, _ *injector, f *fault) error { return f.on.terminate() }
 
-func mendTerm(ctx context.Context, c *chaos, f *fault) error {
+func drainAndStart(ctx context.Context, j *injector, f *fault) error {
 	if err := f.on.awaitDrain(); err != nil {
 		return err
 	}
-	return mendStart(ctx, c, f)
+	return startLater(ctx, j, f)
 }
 
-// A frozen process is past its session time-out when it goes on.
-func strikeFreeze(_ context.Context, _ *chaos, f *fault) error {
+func freeze(_ context.Context, _ *injector, f *fault) error {
 	return f.on.proc.cmd.Process.Signal(syscall.SIGSTOP)
 }
 
-func mendFreeze(ctx context.Context, _ *chaos, f *fault) error {
-	err := sleep(ctx, frozen)
+// The session of a frozen process has timed out when it continues.
+func unfreeze(ctx context.Context, _ *injector, f *fault) error {
+	err := sleep(ctx, freezeTime)
 	return errors.Join(err, f.on.proc.cmd.Process.Signal(syscall.SIGCONT))
 }
 
-func strikeCut(_ context.Context, _ *chaos, f *fault) error {
-	f.on.proxy.Cut()
+func disconnect(_ context.Context, _ *injector, f *fault) error {
+	f.on.proxy.Disconnect()
 	return nil
 }
 
-func strikeHole(_ context.Context, _ *chaos, f *fault) error {
-	f.on.proxy.Hole()
+func blackhole(_ context.Context, _ *injector, f *fault) error {
+	f.on.proxy.SetBlackhole(true)
 	return nil
 }
 
-// Some holes are shorter than the session time-out, some are longer.
-func mendHole(ctx context.Context, _ *chaos, f *fault) error {
+// Some blackholes are shorter than the session timeout of 10 s, some are longer.
+func endBlackhole(ctx context.Context, _ *injector, f *fault) error {
 	err := sleep(ctx, time.Second+f.upTo(14*time.Second))
-	f.on.proxy.Mend()
+	f.on.proxy.SetBlackhole(false)
 	return err
 }
 
-func strikeDrop(_ context.Context, _ *chaos, f *fault) error {
+func dropMessage(_ context.Context, _ *injector, f *fault) error {
 	if f.held == nil {
-		return errMissed
+		return errNotInjected
 	}
 	f.held.Drop()
 	return nil
 }
 
-// Some come after the time in which a transaction holds rebalances back.
-func strikeLate(ctx context.Context, _ *chaos, f *fault) error {
+// Some messages are delayed for longer than a session lets a transaction hold a
+// rebalance back.
+func delayMessage(ctx context.Context, _ *injector, f *fault) error {
 	if f.held == nil {
-		return errMissed
+		return errNotInjected
 	}
 	return sleep(ctx, f.upTo(5*time.Second))
 }
 
-// strikeExpel has the group forget the instance's member.
-func strikeExpel(ctx context.Context, c *chaos, f *fault) error {
+// removeFromGroup removes the instance's member from the group, as another client
+// can. The instance does not notice before its next heartbeat.
+func removeFromGroup(ctx context.Context, j *injector, f *fault) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	groups, err := c.admin.DescribeGroups(ctx, group)
+	groups, err := j.admin.DescribeGroups(ctx, group)
 	if err != nil {
-		return errMissed // its coordinator is away
+		return errNotInjected // the coordinator is down
 	}
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group = group
@@ -127,127 +129,127 @@ func strikeExpel(ctx context.Context, c *chaos, f *fault) error {
 		}
 	}
 	if len(req.Members) == 0 {
-		return errMissed
+		return errNotInjected
 	}
-	if _, err := req.RequestWith(ctx, c.client); err != nil {
-		return errMissed
+	if _, err := req.RequestWith(ctx, j.client); err != nil {
+		return errNotInjected
 	}
 	return nil
 }
 
-// strikeTwin starts a second process with the same instance.
-func strikeTwin(_ context.Context, _ *chaos, f *fault) error {
-	twin, err := f.on.spawn("127.0.0.1:0")
+// startDuplicate starts a second process with the same instance name.
+func startDuplicate(_ context.Context, _ *injector, f *fault) error {
+	newer, err := f.on.spawn("127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	f.older = f.on.proc
-	f.older.mayEnd.Store(true)
-	f.on.proc = twin
+	f.older.mayExit.Store(true)
+	f.on.proc = newer
 	return nil
 }
 
-// Of twins the one that started first gives way.
-func mendTwin(ctx context.Context, _ *chaos, f *fault) error {
+// Of two processes with one name, the one that started first has to exit.
+func awaitOlder(ctx context.Context, _ *injector, f *fault) error {
 	select {
 	case <-f.older.done:
 		if f.older.exitCode != 1 {
-			return fmt.Errorf("the older twin ended with exit code %d, want 1", f.older.exitCode)
+			return fmt.Errorf("the older process exited with code %d, want 1", f.older.exitCode)
 		}
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(twinLimit):
+	case <-time.After(duplicateTimeout):
 		_ = f.older.cmd.Process.Kill()
-		return errors.New("the older twin does not give way")
+		return errors.New("the older process does not exit")
 	}
 }
 
-// strikeUp has another instance join while the transaction is held.
-func strikeUp(ctx context.Context, c *chaos, _ *fault) error {
-	newcomer := c.takeStopped()
+// scaleUp has another instance join while the message is held.
+func scaleUp(ctx context.Context, j *injector, _ *fault) error {
+	newcomer := j.reserveStopped()
 	if newcomer == nil {
-		return errMissed
+		return errNotInjected
 	}
-	defer c.free(newcomer)
+	defer j.release(newcomer)
+	join := newcomer.proxy.Hold(kafkaproxy.Point{Key: kmsg.JoinGroup})
+	defer join.Release()
 	if err := newcomer.start(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	joins, err := newcomer.proxy.Hold(ctx, proxy.Point{Key: kmsg.JoinGroup})
-	if err != nil {
-		return errMissed // no broker: it will join later
+	if err := join.Wait(ctx); err != nil {
+		return errNotInjected // the broker is down: it joins later
 	}
-	joins.Release()
 	return nil
 }
 
-func strikeTermIfMore(_ context.Context, c *chaos, f *fault) error {
-	if c.atWork() < least {
-		return errMissed
+func scaleDown(_ context.Context, j *injector, f *fault) error {
+	if j.healthy() < minHealthy {
+		return errNotInjected
 	}
 	return f.on.terminate()
 }
 
-func mendDown(_ context.Context, _ *chaos, f *fault) error { return f.on.awaitDrain() }
+func drain(_ context.Context, _ *injector, f *fault) error { return f.on.awaitDrain() }
 
-func strikeBrokerKill(_ context.Context, c *chaos, f *fault) error {
-	return c.strikeBroker(f, c.kafka.Kill)
+func killBroker(_ context.Context, j *injector, f *fault) error {
+	return j.endBroker(f, j.kafka.Kill)
 }
 
-func strikeBrokerStop(_ context.Context, c *chaos, f *fault) error {
-	return c.strikeBroker(f, c.kafka.Shutdown)
+func shutDownBroker(_ context.Context, j *injector, f *fault) error {
+	return j.endBroker(f, j.kafka.Shutdown)
 }
 
-// strikeBroker ends a broker; one at a time.
-func (c *chaos) strikeBroker(f *fault, end func(int) error) error {
-	if !c.brokers.TryLock() {
-		return errMissed
+// endBroker ends a broker, unless another one is down.
+func (j *injector) endBroker(f *fault, end func(int) error) error {
+	if !j.brokers.TryLock() {
+		return errNotInjected
 	}
-	err := end(c.broker(f))
+	err := end(j.broker(f))
 	if err != nil {
-		c.brokers.Unlock()
+		j.brokers.Unlock()
 	}
 	return err
 }
 
-// broker is the one that a fault has chosen of those that are left.
-func (c *chaos) broker(f *fault) int {
+// broker returns the broker that a fault has chosen of those that are left.
+func (j *injector) broker(f *fault) int {
 	var left []int
-	for i := range c.kafka.Brokers {
-		if i != c.gone {
+	for i := range j.kafka.Brokers {
+		if i != j.lostBroker {
 			left = append(left, i)
 		}
 	}
-	return left[int(f.dice*float64(len(left)))]
+	return left[int(f.random*float64(len(left)))]
 }
 
-func mendBroker(ctx context.Context, c *chaos, f *fault) error {
-	defer c.brokers.Unlock()
+func restartBroker(ctx context.Context, j *injector, f *fault) error {
+	defer j.brokers.Unlock()
 	err := sleep(ctx, f.upTo(3*time.Second))
 	if err == nil {
-		err = c.kafka.Run(c.broker(f))
+		err = j.kafka.Run(j.broker(f))
 	}
 	if err == nil {
-		left := len(c.kafka.Brokers)
-		if c.gone >= 0 {
+		left := len(j.kafka.Brokers)
+		if j.lostBroker >= 0 {
 			left--
 		}
-		err = c.kafka.Await(ctx, left)
+		err = j.kafka.Await(ctx, left)
 	}
 	return err
 }
 
-// loseBroker kills a broker for good, at a moment of a transaction.
-func (c *chaos) loseBroker(ctx context.Context) error {
-	c.brokers.Lock()
-	defer c.brokers.Unlock()
-	for c.gone < 0 {
-		f := &fault{kind: brokerForGood, aim: &moments[c.rng.IntN(len(moments))], dice: c.rng.Float64()}
-		if f.on = c.take(c.rng.IntN(len(c.instances))); f.on != nil {
-			err := c.inject(ctx, f)
-			c.free(f.on)
+// loseBroker kills a broker for good, at a point of a transaction.
+func (j *injector) loseBroker(ctx context.Context) error {
+	j.brokers.Lock()
+	defer j.brokers.Unlock()
+	for j.lostBroker < 0 {
+		f := &fault{kind: brokerForGood, point: &anyPoint[j.rng.IntN(len(anyPoint))], random: j.rng.Float64()}
+		if f.on = j.reserve(j.rng.IntN(len(j.instances))); f.on != nil {
+			err := j.inject(ctx, f)
+			j.release(f.on)
 			if err != nil {
 				return err
 			}
@@ -259,27 +261,27 @@ func (c *chaos) loseBroker(ctx context.Context) error {
 	return nil
 }
 
-func strikeForGood(_ context.Context, c *chaos, f *fault) error {
+func killBrokerForGood(_ context.Context, j *injector, f *fault) error {
 	if f.held == nil {
-		return errMissed
+		return errNotInjected
 	}
-	lost := c.broker(f)
-	if err := c.kafka.Kill(lost); err != nil {
+	lost := j.broker(f)
+	if err := j.kafka.Kill(lost); err != nil {
 		return err
 	}
-	c.gone = lost
+	j.lostBroker = lost
 	fmt.Printf("broker %d killed for good\n", lost+1)
 	return nil
 }
 
-func strikeAPI(_ context.Context, c *chaos, f *fault) error {
+func startOutage(_ context.Context, j *injector, f *fault) error {
 	outages := []fetchtest.Fault{fetchtest.BadGateway(), fetchtest.Named("rate_limited"), fetchtest.HTML(), fetchtest.Hang()}
-	c.api.SetOutage(outages[int(f.dice*float64(len(outages)))])
+	j.api.SetOutage(outages[int(f.random*float64(len(outages)))])
 	return nil
 }
 
-func mendAPI(ctx context.Context, c *chaos, f *fault) error {
+func endOutage(ctx context.Context, j *injector, f *fault) error {
 	err := sleep(ctx, time.Second+f.upTo(3*time.Second))
-	c.api.ClearOutage()
+	j.api.ClearOutage()
 	return err
 }

@@ -1,13 +1,15 @@
-// Command chaos runs processes of the real program on a real Kafka, each behind
-// a proxy of its own, and checks what comes out with an exact oracle.
+// Command chaos runs processes of the real program on a real Kafka, each behind a
+// proxy of its own, and compares the events that it produced with what a
+// read_committed reader finds in the output topics.
 //
 //	go run ./test/chaos -duration 3m             # faults at random moments, for three minutes
 //	go run ./test/chaos -nodes 3 -duration 90s   # three brokers, of which one is killed for good
-//	go run ./test/chaos -mode quota              # one rate for instances that come, go, freeze and are cut off
+//	go run ./test/chaos -mode rate-limit         # one rate for instances that join, leave, freeze and are partitioned
 //	go run ./test/chaos -mode rolling            # what a rolling restart costs
 //
-// A run prints its seed; the same seed makes the same choices, though not the
-// same moments.
+// A run prints its seed; the same seed makes the same choices, though not at the
+// same moments. It ends with exit code 1 if anything is wrong with the outcomes, if
+// a process exits by itself, or if a type of fault never hit a transaction.
 package main
 
 import (
@@ -29,15 +31,15 @@ func main() {
 }
 
 func run() error {
-	mode := flag.String("mode", "faults", "faults, quota or rolling")
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of all choices")
-	duration := flag.Duration("duration", 3*time.Minute, "faults: how long they are injected; quota: the steady part, 1m or more")
+	mode := flag.String("mode", "faults", "faults, rate-limit or rolling")
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "random seed of all choices")
+	duration := flag.Duration("duration", 3*time.Minute, "faults: how long they are injected; rate-limit: length of the steady phase")
 	nodes := flag.Int("nodes", 1, "brokers: 1, or 3, of which one is killed for good (faults)")
-	rate := flag.Int("rate", 100, "events a second (faults, rolling)")
+	rate := flag.Int("rate", 100, "events per second (faults, rolling)")
 	pace := flag.Duration("pace", time.Second, "mean time between two faults")
-	rounds := flag.Int("rounds", 2, "rolling restarts")
-	keep := flag.Bool("keep", false, "keep the instances' logs even if all is well")
-	level := flag.String("log-level", "info", "of the instances")
+	rounds := flag.Int("rounds", 2, "number of rolling restarts")
+	keep := flag.Bool("keep", false, "keep the instances' logs even if nothing is wrong")
+	level := flag.String("log-level", "info", "log level of the instances")
 	verbose := flag.Bool("v", false, "print every fault")
 	flag.Parse()
 
@@ -45,18 +47,19 @@ func run() error {
 	defer stop()
 	fmt.Printf("mode %s, seed %d, %d broker(s)\n", *mode, *seed, *nodes)
 	rng := rand.New(rand.NewPCG(*seed, 0))
-	var err error
 	switch *mode {
 	case "faults":
-		err = onStage(ctx, faultsSetup(*seed, *nodes), *level, *keep, func(s *stage) error {
-			return injectFaults(ctx, s, *seed, *rate, *pace, *duration, *verbose)
+		return withEnv(ctx, faultsConfig(*seed, *nodes), *level, *keep, func(e *env) error {
+			return injectFaults(ctx, e, *seed, *rate, *pace, *duration, *verbose)
 		})
-	case "quota":
-		err = onStage(ctx, quotaSetup(*nodes), *level, *keep, func(s *stage) error { return measureQuota(ctx, s, rng, *duration) })
+	case "rate-limit":
+		return withEnv(ctx, rateLimitConfig(*nodes), *level, *keep, func(e *env) error {
+			return measureRateLimit(ctx, e, rng, *duration)
+		})
 	case "rolling":
-		err = onStage(ctx, rollingSetup(*nodes), *level, *keep, func(s *stage) error { return restartInTurn(ctx, s, rng, *rate, *rounds) })
-	default:
-		err = fmt.Errorf("there is no mode %q", *mode)
+		return withEnv(ctx, rollingConfig(*nodes), *level, *keep, func(e *env) error {
+			return measureRollingRestarts(ctx, e, rng, *rate, *rounds)
+		})
 	}
-	return err
+	return fmt.Errorf("-mode: must be faults, rate-limit or rolling, not %q", *mode)
 }

@@ -11,118 +11,122 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
+// The limits are those that docs/guarantees.md states.
 const (
-	longestPause = 3 * time.Second // in the outputs
-	mostPerCall  = 1.01            // requests
-	mostAborted  = 2               // transactions: a join may begin just before one does
-	between      = 2 * time.Second // two restarts, at most
+	maxPause             = 3 * time.Second // in the outcomes of one partition
+	maxRequestsPerCallID = 1.01
+	maxAborted           = 2 // transactions: a rebalance can begin just before a transaction does
+
+	maxBetweenRestarts = 2 * time.Second // each wait between two restarts is random
+	warmUp             = 5 * time.Second // until all instances look calls up at full speed
 )
 
-func rollingSetup(nodes int) setup {
-	return setup{
-		nodes: nodes, instances: usual,
+func rollingConfig(nodes int) envConfig {
+	return envConfig{
+		nodes: nodes, instances: initialInstances,
 		api:   fetchtest.Config{Rate: apiRate, Latency: func(string) time.Duration { return 50 * time.Millisecond }},
 		flags: []string{"--settle-delay", "300ms"},
 	}
 }
 
-// rollingRestart ends every usual instance in turn and starts it again.
-func (s *stage) rollingRestart(ctx context.Context, rng *rand.Rand) error {
-	for _, i := range s.instances[:usual] {
+// rollingRestart restarts each of the initial instances in turn.
+func (e *env) rollingRestart(ctx context.Context, rng *rand.Rand) error {
+	for _, i := range e.instances[:initialInstances] {
 		if err := i.restart(ctx); err != nil {
 			return err
 		}
-		if err := sleep(ctx, time.Duration(rng.Int64N(int64(between)))); err != nil {
+		if err := sleep(ctx, time.Duration(rng.Int64N(int64(maxBetweenRestarts)))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// restartInTurn is mode rolling: what a rolling restart costs under load.
-func restartInTurn(ctx context.Context, s *stage, rng *rand.Rand, rate, rounds int) error {
-	for _, i := range s.instances {
+// measureRollingRestarts is the mode rolling: what a rolling restart costs under
+// load.
+func measureRollingRestarts(ctx context.Context, e *env, rng *rand.Rand, rate, rounds int) error {
+	for _, i := range e.instances {
 		if err := i.start(); err != nil {
 			return err
 		}
 	}
-	for _, i := range s.instances {
+	for _, i := range e.instances {
 		if err := i.awaitReady(ctx); err != nil {
 			return err
 		}
 	}
-	w, err := s.watch()
+	o, err := e.readOutputs()
 	if err != nil {
 		return err
 	}
-	defer w.stop()
-	feeding, fed := context.WithCancel(ctx)
-	feedErr := make(chan error, 1)
-	go func() { feedErr <- s.newFeeder(nil).run(feeding, rate) }()
-	if err := sleep(ctx, 5*time.Second); err != nil { // until everybody works
-		fed()
-		return errors.Join(err, <-feedErr)
-	}
+	defer o.stop()
+	feeding, stopFeeding := context.WithCancel(ctx)
+	fed := make(chan error, 1)
+	go func() { fed <- e.newFeeder(nil).run(feeding, rate) }()
 
 	var problems []error
-	for round := range rounds {
-		from, before := time.Now(), s.cost()
-		if err = errors.Join(s.rollingRestart(ctx, rng), s.anyDeath()); err != nil {
-			break
+	err = sleep(ctx, warmUp)
+	for round := 1; err == nil && round <= rounds; round++ {
+		from, before := time.Now(), e.cost()
+		if err = errors.Join(e.rollingRestart(ctx, rng), e.unexpectedExit()); err == nil {
+			problems = append(problems, e.checkRollingRestart(o, round, from, e.cost().since(before)))
 		}
-		problems = append(problems, s.judgeRestart(w, round+1, from, s.cost().since(before)))
 	}
-	fed()
-	err = errors.Join(err, <-feedErr)
+	stopFeeding()
+	err = errors.Join(err, <-fed)
 	if err == nil {
-		err = s.account(ctx, w)
+		err = e.reconcile(ctx, o)
 	}
 	return errors.Join(append(problems, err)...)
 }
 
-// cost is what has been spent so far by all instances together.
+// cost is what all instances together have spent so far.
 type cost struct {
 	committed, aborted int // transactions
-	requests, calls    int // to the API, and for how many calls
+	requests, callIDs  int // to the API, and for how many CallIds
 }
 
-func (s *stage) cost() cost {
-	c := cost{requests: s.api.Requests(), calls: s.api.UniqueCallIDs()}
-	for _, i := range s.instances {
-		e := i.proxy.Ends()
-		c.committed += e.Committed
-		c.aborted += e.Aborted
+func (e *env) cost() cost {
+	c := cost{requests: e.api.Requests(), callIDs: e.api.UniqueCallIDs()}
+	for _, i := range e.instances {
+		ends := i.proxy.Ends()
+		c.committed += ends.Committed
+		c.aborted += ends.Aborted
 	}
 	return c
 }
 
 func (c cost) since(b cost) cost {
-	return cost{c.committed - b.committed, c.aborted - b.aborted, c.requests - b.requests, c.calls - b.calls}
+	return cost{
+		committed: c.committed - b.committed, aborted: c.aborted - b.aborted,
+		requests: c.requests - b.requests, callIDs: c.callIDs - b.callIDs,
+	}
 }
 
-// judgeRestart prints what a rolling restart cost and says if it was too much.
-func (s *stage) judgeRestart(w *watch, round int, from time.Time, spent cost) error {
+// checkRollingRestart prints what a rolling restart cost, and returns an error if
+// it was too much.
+func (e *env) checkRollingRestart(o *outputs, round int, from time.Time, spent cost) error {
 	to := time.Now()
-	whole := w.longestPause(from, to, func(audit.Source) bool { return true })
-	var worst time.Duration
+	whole := o.longestPause(from, to, func(audit.Source) bool { return true })
+	var longest time.Duration
 	var where int32
 	for p := range int32(partitions) {
-		if d := w.longestPause(from, to, func(s audit.Source) bool { return s.Partition == p }); d > worst {
-			worst, where = d, p
+		if d := o.longestPause(from, to, func(s audit.Source) bool { return s.Partition == p }); d > longest {
+			longest, where = d, p
 		}
 	}
-	perCall := float64(spent.requests) / float64(spent.calls)
-	fmt.Printf("rolling restart %d: %.1f s, %d transactions committed, %d aborted; %.4f requests per call; longest pause in the outputs %v, of one partition's events %v (%d)\n",
-		round, to.Sub(from).Seconds(), spent.committed, spent.aborted, perCall, whole.Round(time.Millisecond), worst.Round(time.Millisecond), where)
+	perCallID := float64(spent.requests) / float64(spent.callIDs)
+	fmt.Printf("rolling restart %d: %.1f s, %d transactions committed, %d aborted; %.4f requests per CallId; longest pause in the outcomes %v, of one partition %v (%d)\n",
+		round, to.Sub(from).Seconds(), spent.committed, spent.aborted, perCallID, whole.Round(time.Millisecond), longest.Round(time.Millisecond), where)
 	var problems []error
-	if worst > longestPause {
-		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, worst, longestPause))
+	if longest > maxPause {
+		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, longest, maxPause))
 	}
-	if perCall > mostPerCall {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per call, want at most %v", round, perCall, mostPerCall))
+	if perCallID > maxRequestsPerCallID {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per CallId, want at most %v", round, perCallID, maxRequestsPerCallID))
 	}
-	if spent.aborted > mostAborted {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, mostAborted))
+	if spent.aborted > maxAborted {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, maxAborted))
 	}
 	return errors.Join(problems...)
 }

@@ -1,6 +1,7 @@
 // Package kafka runs a real Apache Kafka on this machine: one node or three, on
-// free loopback ports, with its data in a temporary folder. It needs Java 17 and,
-// the first time, Maven, which fetches the jars that pom.xml names.
+// free loopback ports, with its data in a temporary directory. It needs Java 17
+// and, the first time, Maven, which downloads the jars that pom.xml names. It does
+// not use a Kafka that is installed or already running.
 package kafka
 
 import (
@@ -29,18 +30,24 @@ import (
 //go:embed pom.xml
 var pom []byte
 
-// ErrMissing says that this machine lacks what a broker needs.
+// ErrMissing is returned on a machine without Java or Maven.
 var ErrMissing = errors.New("a real Kafka needs java and mvn")
 
-const startTimeout = time.Minute
+const (
+	// startTimeout is several times what three nodes take to start on a busy machine.
+	startTimeout = time.Minute
+	// shutdownTimeout is for a controlled shutdown, in which a broker hands its
+	// partitions over; usually it takes a second or two.
+	shutdownTimeout = 20 * time.Second
+)
 
-// Config says what to start.
+// Config describes the cluster to start.
 type Config struct {
 	Nodes int // 1 or 3; default 1
-	// Properties of all brokers, besides those that a test needs anyway.
+	// Properties of all brokers, which override those that Start sets.
 	Properties map[string]string
-	// Secured adds a listener with TLS and SCRAM to every broker. Behind it
-	// nobody but SuperUser may do what no ACL allows.
+	// Secured adds a listener with TLS and SCRAM to every broker. On it only
+	// SuperUser may do what no ACL allows.
 	Secured bool
 	// Listeners are further plain-text listeners, by name, with the address that
 	// each node advertises there instead of its own: that of a proxy.
@@ -50,8 +57,8 @@ type Config struct {
 // Cluster is a running Kafka.
 type Cluster struct {
 	Brokers []string // addresses, by node
-	Secured *Secured // nil: not asked for
-	// Listeners is where those of Config listen, by name and node.
+	Secured *Secured // nil without Config.Secured
+	// Listeners are the addresses of the listeners of Config, by name and node.
 	Listeners map[string][]string
 
 	dir   string
@@ -65,14 +72,15 @@ type node struct {
 	out *os.File
 }
 
-// Jars makes sure that the broker's jars are there and returns their folder.
+// Jars returns the directory with the broker's jars. It downloads them if they are
+// not there.
 func Jars(ctx context.Context) (string, error) {
 	if _, err := exec.LookPath("java"); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrMissing, err)
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find a place for the jars: %w", err)
+		return "", fmt.Errorf("find a directory for the jars: %w", err)
 	}
 	sum := sha256.Sum256(pom)
 	dir := filepath.Join(cache, "enricher-kafka", hex.EncodeToString(sum[:6]))
@@ -82,11 +90,12 @@ func Jars(ctx context.Context) (string, error) {
 	if _, err := exec.LookPath("mvn"); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrMissing, err)
 	}
-	// Next to its final place, so that two who fetch at once do not see halves.
+	// Next to its final place, so that of two processes that download at the same
+	// time neither sees half of the jars.
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return "", err
 	}
-	work, err := os.MkdirTemp(filepath.Dir(dir), "fetch")
+	work, err := os.MkdirTemp(filepath.Dir(dir), "download")
 	if err != nil {
 		return "", err
 	}
@@ -97,19 +106,19 @@ func Jars(ctx context.Context) (string, error) {
 	libs := filepath.Join(work, "libs")
 	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", filepath.Join(work, "pom.xml"), "dependency:copy-dependencies", "-DoutputDirectory="+libs)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("fetch the jars: %w\n%s", err, out)
+		return "", fmt.Errorf("download the jars: %w\n%s", err, out)
 	}
 	if err := os.Rename(libs, dir); err != nil {
 		if _, there := os.Stat(dir); there == nil {
-			return dir, nil // somebody else was faster
+			return dir, nil // another process was faster
 		}
 		return "", err
 	}
 	return dir, nil
 }
 
-// Start starts a cluster and waits until it answers. Whatever fails, nothing
-// keeps running.
+// Start starts a cluster and waits until all brokers respond. After an error no
+// node is left running.
 func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	cfg.Nodes = max(cfg.Nodes, 1)
 	jars, err := Jars(ctx)
@@ -135,37 +144,38 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
+	next := func() string {
+		address := fmt.Sprintf("127.0.0.1:%d", ports[0])
+		ports = ports[1:]
+		return address
+	}
 	c.Listeners = make(map[string][]string)
-	further := ports[3*cfg.Nodes:]
 	for name := range cfg.Listeners {
 		for range cfg.Nodes {
-			c.Listeners[name] = append(c.Listeners[name], loopback(further[0]))
-			further = further[1:]
+			c.Listeners[name] = append(c.Listeners[name], next())
 		}
 	}
-	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails
-	id[0] &= 0x7f        // its text must not begin with a dash, which would make it a flag
-	uuid := base64.RawURLEncoding.EncodeToString(id)
-	var voters []string
+	var controllers, voters []string
 	for i := range cfg.Nodes {
-		c.Brokers = append(c.Brokers, loopback(ports[3*i]))
-		voters = append(voters, fmt.Sprintf("%d@%s", i+1, loopback(ports[3*i+1])))
+		c.Brokers = append(c.Brokers, next())
+		controllers = append(controllers, next())
+		voters = append(voters, fmt.Sprintf("%d@%s", i+1, controllers[i]))
 		if cfg.Secured {
-			c.Secured.Brokers = append(c.Secured.Brokers, loopback(ports[3*i+2]))
+			c.Secured.Brokers = append(c.Secured.Brokers, next())
 		}
 	}
+	clusterID := newClusterID()
 	for i := range cfg.Nodes {
 		n := &node{dir: filepath.Join(dir, fmt.Sprint("node", i+1))}
 		c.nodes = append(c.nodes, n)
 		if err := os.MkdirAll(n.dir, 0o755); err != nil {
 			return nil, err
 		}
-		properties := cfg.properties(c, i, loopback(ports[3*i+1]), strings.Join(voters, ","))
+		properties := cfg.properties(c, i, controllers[i], strings.Join(voters, ","))
 		if err := os.WriteFile(n.properties(), []byte(properties), 0o644); err != nil {
 			return nil, err
 		}
-		format := []string{"kafka.tools.StorageTool", "format", "-t", uuid, "-c", n.properties()}
+		format := []string{"kafka.tools.StorageTool", "format", "-t", clusterID, "-c", n.properties()}
 		if cfg.Secured {
 			format = append(format, "--add-scram", fmt.Sprintf("SCRAM-SHA-256=[name=%s,password=%s]", SuperUser, SuperPassword))
 		}
@@ -179,13 +189,19 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	return c, c.Await(ctx, cfg.Nodes)
 }
 
-func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+// newClusterID returns a random UUID as Kafka writes it.
+func newClusterID() string {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails
+	id[0] &= 0x7f        // a text that began with a dash would be taken for a flag
+	return base64.RawURLEncoding.EncodeToString(id)
+}
 
-// properties are those of node i: a broker and a controller in one.
+// properties returns those of node i, which is both a broker and a controller.
 func (cfg *Config) properties(c *Cluster, i int, controller, voters string) string {
-	copies, minISR := "1", "1"
+	replicas, minISR := "1", "1"
 	if cfg.Nodes >= 3 {
-		copies, minISR = "3", "2"
+		replicas, minISR = "3", "2"
 	}
 	p := map[string]string{
 		"process.roles": "broker,controller", "node.id": fmt.Sprint(i + 1),
@@ -197,9 +213,9 @@ func (cfg *Config) properties(c *Cluster, i int, controller, voters string) stri
 		"log.dirs":                       c.Data(i),
 		"auto.create.topics.enable":      "false",
 
-		"default.replication.factor": copies, "min.insync.replicas": minISR,
-		"offsets.topic.replication.factor": copies, "offsets.topic.num.partitions": "6",
-		"transaction.state.log.replication.factor": copies, "transaction.state.log.min.isr": minISR, "transaction.state.log.num.partitions": "6",
+		"default.replication.factor": replicas, "min.insync.replicas": minISR,
+		"offsets.topic.replication.factor": replicas, "offsets.topic.num.partitions": "6",
+		"transaction.state.log.replication.factor": replicas, "transaction.state.log.min.isr": minISR, "transaction.state.log.num.partitions": "6",
 		"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000",
 	}
 	if c.Secured != nil {
@@ -218,7 +234,7 @@ func (cfg *Config) properties(c *Cluster, i int, controller, voters string) stri
 	return b.String()
 }
 
-// Data is the folder of node i's logs.
+// Data returns the directory of node i's logs.
 func (c *Cluster) Data(i int) string { return filepath.Join(c.nodes[i].dir, "data") }
 
 func (n *node) properties() string { return filepath.Join(n.dir, "server.properties") }
@@ -243,10 +259,10 @@ func (c *Cluster) Run(i int) error {
 	return nil
 }
 
-// Kill ends node i as kill -9 would.
+// Kill ends node i with SIGKILL.
 func (c *Cluster) Kill(i int) error { return c.end(i, os.Kill) }
 
-// Shutdown ends node i in order.
+// Shutdown ends node i with SIGINT, upon which it hands its partitions over first.
 func (c *Cluster) Shutdown(i int) error { return c.end(i, os.Interrupt) }
 
 func (c *Cluster) end(i int, s os.Signal) error {
@@ -256,7 +272,7 @@ func (c *Cluster) end(i int, s os.Signal) error {
 	}
 	err := n.cmd.Process.Signal(s)
 	if s != os.Kill {
-		late := time.AfterFunc(20*time.Second, func() { _ = n.cmd.Process.Kill() })
+		late := time.AfterFunc(shutdownTimeout, func() { _ = n.cmd.Process.Kill() })
 		defer late.Stop()
 	}
 	var exit *exec.ExitError
@@ -267,7 +283,7 @@ func (c *Cluster) end(i int, s os.Signal) error {
 	return errors.Join(err, n.out.Close())
 }
 
-// Await waits until so many brokers are up.
+// Await waits until that many brokers are up.
 func (c *Cluster) Await(ctx context.Context, brokers int) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -277,31 +293,32 @@ func (c *Cluster) Await(ctx context.Context, brokers int) error {
 	}
 	defer cl.Close()
 	for {
-		ask, done := context.WithTimeout(ctx, 2*time.Second)
-		// Not by way of kadm: it would repeat what the client heard first, when
-		// not all of them were up.
+		attempt, done := context.WithTimeout(ctx, 2*time.Second)
+		// Not with kadm, which repeats what the client cached when not all brokers were
+		// up.
 		req := kmsg.NewPtrMetadataRequest()
 		req.Topics = []kmsg.MetadataRequestTopic{} // none
-		m, err := req.RequestWith(ask, cl)
+		m, err := req.RequestWith(attempt, cl)
 		done()
 		if err == nil && len(m.Brokers) >= brokers {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the brokers do not come up: %w\n%s", errors.Join(err, ctx.Err()), c.lastWords())
+			return fmt.Errorf("%d brokers did not start within %v: %w\n%s", brokers, startTimeout, errors.Join(err, ctx.Err()), c.output())
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-// lastWords is the end of what each node printed.
-func (c *Cluster) lastWords() string {
+// output returns the last lines that each node printed.
+func (c *Cluster) output() string {
+	const lastLines = 15
 	var b strings.Builder
 	for i, n := range c.nodes {
 		out, _ := os.ReadFile(filepath.Join(n.dir, "out")) // best effort: it explains another error
-		if lines := bytes.Split(bytes.TrimSpace(out), []byte("\n")); len(lines) > 15 {
-			out = bytes.Join(lines[len(lines)-15:], []byte("\n"))
+		if lines := bytes.Split(bytes.TrimSpace(out), []byte("\n")); len(lines) > lastLines {
+			out = bytes.Join(lines[len(lines)-lastLines:], []byte("\n"))
 		}
 		fmt.Fprintf(&b, "node %d:\n%s\n", i+1, out)
 	}
@@ -317,7 +334,7 @@ func (c *Cluster) Stop() error {
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
 }
 
-// freePorts finds ports that nobody listens at.
+// freePorts returns ports that are free now.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {

@@ -22,17 +22,17 @@ const (
 	SuperPassword = "ops-password"
 )
 
-// Secured is what clients need for the secured listeners.
+// Secured is what clients need to use the secured listeners.
 type Secured struct {
 	Brokers []string // addresses, by node
-	CA      string   // file with the certificate to trust; PEM
-	// Files with a certificate that the brokers ask for, and its key; PEM.
+	CA      string   // PEM file with the certificate to trust
+	// PEM files with the certificate that the brokers demand from clients, and its key.
 	Cert, Key string
 
-	keystore string // the brokers' own certificate and key
+	keystore string // PEM file with the brokers' certificate and key
 }
 
-// secure makes an authority and certificates of it for brokers and clients.
+// secure creates a certificate authority, and certificates for brokers and clients.
 func secure(dir string) (*Secured, error) {
 	s := &Secured{
 		CA:   filepath.Join(dir, "ca.pem"),
@@ -70,7 +70,7 @@ func secure(dir string) (*Secured, error) {
 	return s, nil
 }
 
-// properties are those of a broker whose secured listener has that address.
+// properties returns those of a broker whose secured listener has the address.
 func (s *Secured) properties(plain, address, controller string) map[string]string {
 	return map[string]string{
 		"listeners":                      "PLAINTEXT://" + plain + ",SASL_SSL://" + address + ",CONTROLLER://" + controller,
@@ -82,7 +82,7 @@ func (s *Secured) properties(plain, address, controller string) map[string]strin
 		"sasl.enabled.mechanisms":                               "SCRAM-SHA-256",
 		"listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
 		"authorizer.class.name":                                 "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-		"super.users":                                           "User:" + SuperUser + ";User:ANONYMOUS", // the brokers among themselves
+		"super.users":                                           "User:" + SuperUser + ";User:ANONYMOUS", // for the plain listeners, which the brokers use among themselves
 	}
 }
 
@@ -92,7 +92,8 @@ type certificate struct {
 	certPEM, keyPEM []byte
 }
 
-// newCertificate completes a template; signer nil: it signs itself.
+// newCertificate creates a certificate from a template; signer nil: a self-signed
+// one.
 func newCertificate(template *x509.Certificate, signer *certificate) (*certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -106,7 +107,7 @@ func newCertificate(template *x509.Certificate, signer *certificate) (*certifica
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
 	if err != nil {
-		return nil, fmt.Errorf("certificate of %s: %w", template.Subject.CommonName, err)
+		return nil, fmt.Errorf("create the certificate of %s: %w", template.Subject.CommonName, err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// tools are the commands of a Kafka distribution that Tools writes, by name.
+// tools are the main classes of commands of a Kafka distribution, by name.
 var tools = map[string]string{
 	"kafka-acls":             "org.apache.kafka.tools.AclCommand",
 	"kafka-configs":          "kafka.admin.ConfigCommand",
@@ -17,8 +17,8 @@ var tools = map[string]string{
 	"kafka-transactions":     "org.apache.kafka.tools.TransactionsCommand",
 }
 
-// Tools writes Kafka's own command-line tools as scripts named NAME.sh, as in a
-// Kafka distribution, and returns their folder. Stop deletes them.
+// Tools writes scripts that run Kafka's command-line tools, under the names of a
+// Kafka distribution (NAME.sh), and returns their directory. Stop deletes them.
 func (c *Cluster) Tools() (string, error) {
 	bin := filepath.Join(c.dir, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {

@@ -1,6 +1,6 @@
-// Command simulator is the world around the enricher where there is none: it
-// plays the call-record API and produces call-ended events for ever. The
-// compose file runs it. It keeps no ledger; `enricher demo` does.
+// Command simulator simulates the call-record API and a producer of call-ended
+// events, until it is interrupted. The compose file runs it. It does not check what
+// becomes of the events; `enricher demo` does.
 package main
 
 import (
@@ -24,19 +24,21 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// calls is how many different calls there are. The simulated API remembers
-// every CallId it was asked for, so they must end at some time; after hours they
-// come again, when no enricher remembers them.
-const calls = 1_000_000
-
-// apiQuota is the quota of the real API's command, calls a second.
-const apiQuota = 200
+const (
+	// calls is how many different calls there are. The simulated API keeps every
+	// CallId that it was asked for, so their number must be limited. At the default
+	// rate a CallId comes again after two hours, when no cache has it any more
+	// (--cache-ttl is one hour).
+	calls = 1_000_000
+	// apiRate is how many requests per second the real API allows an app.
+	apiRate = 200
+)
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "address of the simulated API")
-	brokers := flag.String("brokers", "127.0.0.1:9092", "brokers to produce to, comma-separated")
+	brokers := flag.String("brokers", "127.0.0.1:9092", "Kafka bootstrap servers, comma-separated")
 	topic := flag.String("topic", "call-ended", "topic of the events")
-	perSecond := flag.Float64("rate", 150, "events per second; 0: serve the API only")
+	perSecond := flag.Float64("rate", 150, "events per second; 0: only serve the API")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := simulate(ctx, *listen, strings.Split(*brokers, ","), *topic, *perSecond, os.Stdout)
@@ -47,7 +49,7 @@ func main() {
 	}
 }
 
-// simulate serves and produces until ctx is done.
+// simulate serves the API and produces events until ctx is done.
 func simulate(ctx context.Context, listen string, brokers []string, topic string, perSecond float64, out io.Writer) error {
 	if perSecond < 0 {
 		return errors.New("-rate: must not be negative")
@@ -57,7 +59,7 @@ func simulate(ctx context.Context, listen string, brokers []string, topic string
 		return fmt.Errorf("-listen: %w", err)
 	}
 	api := fetchtest.New(fetchtest.Config{
-		Rate:    apiQuota,
+		Rate:    apiRate,
 		Latency: func(callID string) time.Duration { return time.Duration(20+2*len(callID)) * time.Millisecond },
 		Misbehave: []fetchtest.Chance{
 			{Percent: 1, Fault: fetchtest.Named("call_backend_busy")},
@@ -81,7 +83,7 @@ func simulate(ctx context.Context, listen string, brokers []string, topic string
 	return err
 }
 
-// produce makes events until ctx is done, or one could not be produced.
+// produce produces events until ctx is done, or one could not be produced.
 func produce(ctx context.Context, api *fetchtest.API, brokers []string, topic string, perSecond float64) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic))
 	if err != nil {
@@ -108,9 +110,9 @@ func produce(ctx context.Context, api *fetchtest.API, brokers []string, topic st
 	return nil
 }
 
-// event makes the nth event: most calls are there when they are asked for, some
-// come late, few never; some callbacks are repeated, some are of other kinds,
-// some cannot be read.
+// event makes the nth event. The records of most calls exist at the first lookup,
+// some appear later, a few never; some events are repeated, some are callbacks of
+// another type, some cannot be parsed.
 func event(api *fetchtest.API, n int) *kgo.Record {
 	id := fmt.Sprintf("call-%d", n%calls)
 	command := "Call.CallbackAfterEndCall"

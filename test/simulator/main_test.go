@@ -16,8 +16,9 @@ import (
 	"enricher/schemas"
 )
 
-// Events arrive, and the API knows the calls they speak of.
-func TestSimulator(t *testing.T) {
+// TestEventsHaveRecords: the simulator produces events, and the API has the record
+// of a call that they name.
+func TestEventsHaveRecords(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "call-ended"))
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +49,7 @@ func TestSimulator(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	readable, found := 0, 0
+	parsed, found := 0, 0
 	for n := 0; n < 300 || found == 0; {
 		fetches := cl.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
@@ -60,14 +61,14 @@ func TestSimulator(t *testing.T) {
 			if err != nil || e.IsOtherCallback() {
 				return
 			}
-			readable++
+			parsed++
 			if found == 0 && client.Lookup(ctx, e.CallID, nil).Verdict == fetch.Found {
 				found++
 			}
 		})
 	}
-	if readable < 200 {
-		t.Errorf("%d of 300 events can be read", readable)
+	if parsed < 200 {
+		t.Errorf("only %d of 300 events can be parsed", parsed)
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -75,8 +76,8 @@ func TestSimulator(t *testing.T) {
 	}
 }
 
-// A topic that is not there ends the program, with its name.
-func TestNoTopic(t *testing.T) {
+// TestMissingTopicIsAnError: the error names the topic.
+func TestMissingTopicIsAnError(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "other"))
 	if err != nil {
 		t.Fatal(err)

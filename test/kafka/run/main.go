@@ -1,5 +1,5 @@
-// Command run runs an Apache Kafka until it is interrupted: `make kafka`, or
-// `go run ./test/kafka/run -nodes 3`.
+// Command run runs an Apache Kafka until it is interrupted, and prints how to reach
+// it: `make kafka`, or `go run ./test/kafka/run -nodes 3`.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	nodes := flag.Int("nodes", 1, "1 or 3")
+	nodes := flag.Int("nodes", 1, "number of brokers: 1 or 3")
 	flag.Parse()
 	if err := run(*nodes); err != nil {
 		fmt.Fprintln(os.Stderr, err)

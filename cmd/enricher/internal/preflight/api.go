@@ -8,74 +8,74 @@ import (
 	"enricher/fetch"
 )
 
-// clockTolerance is how far apart this machine's clock and the API's may be: a
-// UserSig from the future, or one that seems to have expired, is refused.
+// clockTolerance is how far this machine's clock may differ from the API's. The
+// API rejects a UserSig from the future and one that seems to have expired.
 const clockTolerance = time.Minute
 
-// certificateNotice is how long before its end a certificate is worth a warning.
+// certificateNotice is how long before its expiry a certificate causes a warning.
 const certificateNotice = 14 * 24 * time.Hour
 
-// api asks for a call that cannot exist: an API that takes us for who we say we
-// are has no record of it, and says so.
-func (l *look) api(ctx context.Context) {
-	p := l.cfg.API.Probe(ctx)
-	l.judgeReach(&p)
+// api looks up a CallId that cannot exist. An API that accepts the credentials
+// responds that it has no record of it.
+func (r *run) api(ctx context.Context) {
+	p := r.cfg.API.Probe(ctx)
+	r.judgeReach(&p)
 	if p.Responded {
-		l.judgeClock(&p)
-		l.judgeUserSig(&p)
+		r.judgeClock(&p)
+		r.judgeUserSig(&p)
 		return
 	}
-	l.skip(checkClock, p.Host, "the API does not answer")
-	l.skip(checkUserSig, p.Host, "the API does not answer")
+	r.skip(checkClock, p.Host, "the API does not respond")
+	r.skip(checkUserSig, p.Host, "the API does not respond")
 }
 
-func (l *look) judgeReach(p *fetch.ProbeResult) {
+func (r *run) judgeReach(p *fetch.ProbeResult) {
 	switch left := time.Until(p.CertificateEnds); {
 	case !p.Responded:
-		l.add(checkAPI, p.Host, Fatal, "no answer: "+p.Response.Message, "look at --region or --api-url, the name server, and firewalls on the way")
+		r.add(checkAPI, p.Host, Fatal, "no response: "+p.Response.Message, "check --region or --api-url, DNS, and firewalls on the path")
 	case p.TLS == "":
-		l.ok(checkAPI, p.Host, "answers, over plain http")
+		r.ok(checkAPI, p.Host, "responds over plain HTTP")
 	case left < certificateNotice:
-		l.add(checkAPI, p.Host, Warning, fmt.Sprintf("answers, over %s; its certificate ends on %s", p.TLS, p.CertificateEnds.UTC().Format(time.DateOnly)),
-			"if it is a proxy of yours: renew its certificate")
+		r.add(checkAPI, p.Host, Warning, fmt.Sprintf("responds over %s; its certificate expires on %s", p.TLS, p.CertificateEnds.UTC().Format(time.DateOnly)),
+			"if it is your own proxy, renew its certificate")
 	default:
-		l.ok(checkAPI, p.Host, "answers, over %s", p.TLS)
+		r.ok(checkAPI, p.Host, "responds over %s", p.TLS)
 	}
 }
 
-func (l *look) judgeClock(p *fetch.ProbeResult) {
+func (r *run) judgeClock(p *fetch.ProbeResult) {
 	ahead := p.ClockAhead.Round(time.Second)
 	switch {
 	case p.Clock.IsZero():
-		l.skip(checkClock, p.Host, "its answer has no readable Date")
+		r.skip(checkClock, p.Host, "its response has no valid Date header")
 	case ahead > clockTolerance:
-		l.add(checkClock, p.Host, Warning, fmt.Sprintf("this machine's clock is %v ahead: the API may refuse a UserSig from the future", ahead), "set the clock by NTP")
+		r.add(checkClock, p.Host, Warning, fmt.Sprintf("this machine's clock is %v ahead: the API may reject a UserSig from the future", ahead), "synchronise the clock with NTP")
 	case ahead < -clockTolerance:
-		l.add(checkClock, p.Host, Warning, fmt.Sprintf("this machine's clock is %v behind: UserSigs and windows of time end at the wrong time", -ahead), "set the clock by NTP")
+		r.add(checkClock, p.Host, Warning, fmt.Sprintf("this machine's clock is %v behind: UserSigs expire and time windows end at the wrong time", -ahead), "synchronise the clock with NTP")
 	default:
-		l.ok(checkClock, p.Host, "this machine's clock agrees, to the minute")
+		r.ok(checkClock, p.Host, "this machine's clock agrees within a minute")
 	}
 }
 
-func (l *look) judgeUserSig(p *fetch.ProbeResult) {
-	a := &p.Response
+func (r *run) judgeUserSig(p *fetch.ProbeResult) {
+	resp := &p.Response
 	if p.Accepted {
-		l.ok(checkUserSig, p.Host, "accepted")
+		r.ok(checkUserSig, p.Host, "accepted")
 		return
 	}
-	status, found, remedy := Fatal, a.Message, ""
-	switch a.Verdict {
+	status, found, remedy := Fatal, resp.Message, ""
+	switch resp.Verdict {
 	case fetch.AccountRejected:
-		remedy = "look at --region or --api-url, --sdk-app-id, --identifier and the secret key"
+		remedy = "check --region or --api-url, --sdk-app-id, --identifier and the secret key"
 	case fetch.Throttled:
-		// Whoever asks too fast may be this very service.
-		status, remedy = Warning, "the quota is used up at the moment: try again, and see who else uses this app's quota"
+		// The requests may be those of this very service.
+		status, remedy = Warning, "the app's request quota is used up at the moment: try again, and find out which other clients use it"
 	case fetch.Retry:
-		remedy = "the API fails at the moment: try again"
+		remedy = "the API is failing at the moment: try again"
 	case fetch.Found, fetch.NotYet:
-		found, remedy = "the API has a record of a call that cannot exist", "look at --api-url: something else answers there"
+		found, remedy = "the API has a record of a call that cannot exist", "check --api-url: something else responds there"
 	case fetch.Rejected, fetch.Unknown:
-		remedy = "look at --api-url: is it the API of version 4?"
+		remedy = "check that --api-url is the API of version 4"
 	}
-	l.add(checkUserSig, p.Host, status, found, remedy)
+	r.add(checkUserSig, p.Host, status, found, remedy)
 }

@@ -4,60 +4,66 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
+	"enricher/consumer/progress"
 	"enricher/consumer/session"
+	"enricher/fetch/lookup"
 )
 
-// group looks at who is in the group, and what it has committed.
-func (l *look) group(ctx context.Context) {
+// group checks the members of the group, and what it has committed.
+func (r *run) group(ctx context.Context) {
 	var found *kmsg.DescribeGroupsResponseGroup
-	err := l.step(ctx, func(ctx context.Context) (err error) {
-		found, err = l.describeGroup(ctx)
+	err := r.step(ctx, func(ctx context.Context) (err error) {
+		found, err = r.describeGroup(ctx)
 		return err
 	})
 	if err != nil {
-		l.skip(checkGroup, l.cfg.Group, "%s", unseen(err))
+		r.skip(checkGroup, r.cfg.Group, "%s", hidden(err))
 	} else {
-		l.judgeGroup(found)
+		r.judgeGroup(found)
 	}
 
 	var committed []session.Offset
-	err = l.step(ctx, func(ctx context.Context) (err error) {
-		committed, err = l.committed(ctx)
+	err = r.step(ctx, func(ctx context.Context) (err error) {
+		committed, err = r.committed(ctx)
 		return err
 	})
 	if err != nil {
-		l.skip(checkOffsets, l.cfg.Group, "%s", unseen(err))
-		l.skip(checkLag, l.cfg.Group, "%s", unseen(err))
+		r.skip(checkOffsets, r.cfg.Group, "%s", hidden(err))
+		r.skip(checkLag, r.cfg.Group, "%s", hidden(err))
 		return
 	}
-	l.progress(ctx, committed)
+	r.offsets(ctx, committed)
 }
 
-// unseen is why nothing is known of the group.
-func unseen(err error) string {
+// hidden returns why nothing is known about the group.
+func hidden(err error) string {
 	if errors.Is(err, kerr.GroupAuthorizationFailed) {
-		return "no right to see the group"
+		return "not authorized to describe the group"
 	}
 	return err.Error()
 }
 
-// fromCoordinator asks one broker after the other until one speaks for the
-// group; errNoGroup: none does, so that there can be no such group.
-func (l *look) fromCoordinator(ctx context.Context, ask func(context.Context, *kgo.Broker) error) error {
+// fromCoordinator sends a request to one broker after another until the coordinator
+// of the group responds. It returns errNoGroup if no broker is the coordinator, so
+// that the group cannot exist.
+func (r *run) fromCoordinator(ctx context.Context, request func(context.Context, *kgo.Broker) error) error {
 	err := errNoGroup
-	if len(l.brokers) < len(l.metadata.Brokers) {
-		err = errors.New("none of the brokers that answer coordinates it")
+	if len(r.brokers) < len(r.metadata.Brokers) {
+		err = errors.New("none of the brokers that respond is its coordinator")
 	}
-	for _, id := range l.brokers {
-		switch e := ask(ctx, l.cl.Broker(int(id))); {
+	for _, id := range r.brokers {
+		switch e := request(ctx, r.cl.Broker(int(id))); {
 		case e == nil:
 			return nil
 		case errors.Is(e, kerr.NotCoordinator), errors.Is(e, kerr.CoordinatorNotAvailable):
@@ -68,20 +74,20 @@ func (l *look) fromCoordinator(ctx context.Context, ask func(context.Context, *k
 	return err
 }
 
-var errNoGroup = errors.New("no broker coordinates it")
+var errNoGroup = errors.New("no coordinator found")
 
-// describeGroup is nil if there is no such group.
-func (l *look) describeGroup(ctx context.Context) (*kmsg.DescribeGroupsResponseGroup, error) {
+// describeGroup returns nil if the group does not exist.
+func (r *run) describeGroup(ctx context.Context) (*kmsg.DescribeGroupsResponseGroup, error) {
 	req := kmsg.NewPtrDescribeGroupsRequest()
-	req.Groups = []string{l.cfg.Group}
+	req.Groups = []string{r.cfg.Group}
 	var found *kmsg.DescribeGroupsResponseGroup
-	err := l.fromCoordinator(ctx, func(ctx context.Context, b *kgo.Broker) error {
+	err := r.fromCoordinator(ctx, func(ctx context.Context, b *kgo.Broker) error {
 		resp, err := req.RequestWith(ctx, b)
 		if err != nil {
 			return err
 		}
 		if len(resp.Groups) != 1 {
-			return fmt.Errorf("asked for one group, got %d", len(resp.Groups))
+			return fmt.Errorf("requested one group, received %d", len(resp.Groups))
 		}
 		found = &resp.Groups[0]
 		return kerr.ErrorForCode(found.ErrorCode)
@@ -92,13 +98,13 @@ func (l *look) describeGroup(ctx context.Context) (*kmsg.DescribeGroupsResponseG
 	return found, err
 }
 
-// balancer is the one protocol that members of ours know.
+// balancer is the only partition assignment that enricher supports.
 var balancer = kgo.CooperativeStickyBalancer().ProtocolName()
 
-func (l *look) judgeGroup(g *kmsg.DescribeGroupsResponseGroup) {
-	name := l.cfg.Group
+func (r *run) judgeGroup(g *kmsg.DescribeGroupsResponseGroup) {
+	name := r.cfg.Group
 	if g == nil {
-		l.ok(checkGroup, name, "does not exist yet; the service creates it")
+		r.ok(checkGroup, name, "does not exist yet; the service creates it")
 		return
 	}
 	var ours, others []string
@@ -115,33 +121,33 @@ func (l *look) judgeGroup(g *kmsg.DescribeGroupsResponseGroup) {
 	if len(ours) > 0 {
 		members = count(len(ours), "member") + ": " + strings.Join(ours, ", ")
 	}
-	another := "give the service a --group of its own"
+	another := "use another --group for the service"
 	switch {
 	case g.ProtocolType != "" && g.ProtocolType != "consumer":
-		l.add(checkGroup, name, Fatal, fmt.Sprintf("is in use for something else (%s)", g.ProtocolType), another)
+		r.add(checkGroup, name, Fatal, fmt.Sprintf("is in use for another protocol (%s)", g.ProtocolType), another)
 	case g.Protocol != "" && g.Protocol != balancer:
-		l.add(checkGroup, name, Fatal, fmt.Sprintf("its members (%s) assign partitions by %s, the service only by %s", strings.Join(others, ", "), g.Protocol, balancer), another)
+		r.add(checkGroup, name, Fatal, fmt.Sprintf("its members (%s) assign partitions by %s; the service supports only %s", strings.Join(others, ", "), g.Protocol, balancer), another)
 	case len(others) > 0:
-		l.add(checkGroup, name, Warning, fmt.Sprintf("%s; besides, members that are no enricher take partitions away: %s", members, strings.Join(others, ", ")), another)
+		r.add(checkGroup, name, Warning, fmt.Sprintf("%s; other clients in the group take partitions: %s", members, strings.Join(others, ", ")), another)
 	default:
-		l.ok(checkGroup, name, "%s, %s", g.State, members)
+		r.ok(checkGroup, name, "%s, %s", g.State, members)
 	}
-	if slices.Contains(ours, l.cfg.Instance) {
-		l.add(checkInstance, l.cfg.Instance, Warning, "runs already",
-			"nothing, if that is the very service that this is about; a second one needs another --instance")
+	if slices.Contains(ours, r.cfg.Instance) {
+		r.add(checkInstance, r.cfg.Instance, Warning, "already running",
+			"ignore this if it is the instance you are checking; a second one needs another --instance")
 	} else {
-		l.ok(checkInstance, l.cfg.Instance, "nobody of this name is in the group")
+		r.ok(checkInstance, r.cfg.Instance, "no member with this name")
 	}
 }
 
-// committed is what the group has committed for the input topics.
-func (l *look) committed(ctx context.Context) ([]session.Offset, error) {
+// committed returns what the group has committed for the input topics.
+func (r *run) committed(ctx context.Context) ([]session.Offset, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
-	req.Group = l.cfg.Group
+	req.Group = r.cfg.Group
 	g := kmsg.NewOffsetFetchRequestGroup()
-	g.Group = l.cfg.Group
+	g.Group = r.cfg.Group
 	names := map[[16]byte]string{}
-	for _, t := range l.inputs() {
+	for _, t := range r.inputs() {
 		gt := kmsg.NewOffsetFetchRequestGroupTopic()
 		gt.Topic, gt.TopicID = t.name, t.id
 		names[t.id] = t.name
@@ -157,7 +163,7 @@ func (l *look) committed(ctx context.Context) ([]session.Offset, error) {
 	req.Groups = append(req.Groups, g)
 
 	var all []session.Offset
-	err := l.fromCoordinator(ctx, func(ctx context.Context, b *kgo.Broker) error {
+	err := r.fromCoordinator(ctx, func(ctx context.Context, b *kgo.Broker) error {
 		resp, err := req.RequestWith(ctx, b)
 		if err != nil {
 			return err
@@ -195,50 +201,167 @@ func (l *look) committed(ctx context.Context) ([]session.Offset, error) {
 	return all, err
 }
 
-// inputs are the input topics that are there, in the order of the configuration.
-func (l *look) inputs() []*topic {
+// inputs returns the input topics that exist, in the order of the configuration.
+func (r *run) inputs() []*topic {
 	var all []*topic
-	for _, name := range l.cfg.Read {
-		if t := l.topics[name]; t != nil {
+	for _, name := range r.cfg.Read {
+		if t := r.topics[name]; t != nil {
 			all = append(all, t)
 		}
 	}
 	return all
 }
 
-// resumable counts why the service could not go on from what is committed.
-type resumable struct {
+// offsetSummary counts the partitions by what the service can do with their
+// committed offsets.
+type offsetSummary struct {
 	committed, partitions int
 	refused               []string // with the reason
 	missing               int      // nothing committed
-	obsolete              int      // committed for a topic of the same name that is no more
+	obsolete              int      // committed for an earlier topic of the same name
 	beyond                int      // committed above the log's end
 	lost                  int64    // events that were deleted before they were read
 }
 
-// judgeOffsets says whether the service can go on from what is committed. It is
-// pure but for the report.
-func (s *resumable) judge(r *Report, group string, start consumer.AutoOffsetReset) {
+// judge reports whether the service can resume from what is committed. It is pure.
+func (s *offsetSummary) judge(r *Report, group string, start consumer.AutoOffsetReset) {
 	of := fmt.Sprintf("of %s", count(s.partitions, "partition"))
 	switch {
 	case len(s.refused) > 0:
-		r.add(checkOffsets, group, Fatal, "not understood: "+strings.Join(s.refused, "; "),
-			"run the version that wrote them, or a later one; the service leaves these partitions alone")
+		r.add(checkOffsets, group, Fatal, "unreadable metadata: "+strings.Join(s.refused, "; "),
+			"run the version that wrote it, or a later one; the service does not consume these partitions")
 	case s.missing > 0 && start == consumer.None:
-		r.add(checkOffsets, group, Fatal, fmt.Sprintf("none for %d %s, and --start is %s", s.missing, of, start),
-			fmt.Sprintf("kafka-consumer-groups --group %s --reset-offsets …, or another --start", group))
+		r.add(checkOffsets, group, Fatal, fmt.Sprintf("none for %d %s, and --auto-offset-reset is %s", s.missing, of, start),
+			fmt.Sprintf("kafka-consumer-groups --group %s --reset-offsets …, or use another --auto-offset-reset", group))
 	case s.beyond > 0:
-		r.add(checkOffsets, group, Warning, fmt.Sprintf("above the end of %d %s: the topic was truncated, or created anew", s.beyond, of),
-			"nothing, if that was meant: the service reads these partitions from their start")
+		r.add(checkOffsets, group, Warning, fmt.Sprintf("beyond the end of %d %s: the topic was truncated or re-created", s.beyond, of),
+			"ignore this if it was intended: the service reads these partitions from their start")
 	case s.obsolete > 0:
-		r.add(checkOffsets, group, Warning, fmt.Sprintf("for %d %s those of an earlier topic of the same name", s.obsolete, of),
-			"nothing, if the topic was created anew: the service reads these partitions from their start")
+		r.add(checkOffsets, group, Warning, fmt.Sprintf("for %d %s, committed for an earlier topic of the same name", s.obsolete, of),
+			"ignore this if the topic was re-created: the service reads these partitions from their start")
 	case s.lost > 0:
 		r.add(checkOffsets, group, Warning, fmt.Sprintf("%s deleted before the service read them", count(s.lost, "event")),
-			"keep events longer than the service may stand still: retention.ms")
+			"keep events longer than the service may be stopped: retention.ms")
 	case s.missing > 0:
-		r.ok(checkOffsets, group, "committed for %d %s; the others begin at %s", s.committed, of, start)
+		r.ok(checkOffsets, group, "committed for %d %s; the others start at %s", s.committed, of, start)
 	default:
 		r.ok(checkOffsets, group, "committed for all %s", count(s.partitions, "partition"))
+	}
+}
+
+// offsets compares what is committed with the start and end of the logs.
+func (r *run) offsets(ctx context.Context, committed []session.Offset) {
+	inputs := r.inputs()
+	if len(inputs) == 0 {
+		r.skip(checkOffsets, r.cfg.Group, "no input topic is visible")
+		r.skip(checkLag, r.cfg.Group, "no input topic is visible")
+		return
+	}
+	at := map[string]map[int32]session.Offset{}
+	for _, o := range committed {
+		if at[o.Topic] == nil {
+			at[o.Topic] = map[int32]session.Offset{}
+		}
+		at[o.Topic][o.Partition] = o
+	}
+	var sum offsetSummary
+	for _, t := range inputs {
+		starts, ends, err := r.logs(ctx, t.name)
+		if err != nil {
+			r.skip(checkLag, t.name, "%v", err)
+			continue
+		}
+		lag := int64(0)
+		for p := range int32(t.partitions) {
+			o, ok := at[t.name][p]
+			if !ok {
+				o.Offset = -1
+			}
+			o.Topic, o.Partition = t.name, p
+			lag += ends[p] - sum.addPartition(t.id, o, starts[p], ends[p], r.cfg.Start)
+		}
+		t.judgeLag(&r.Report, lag, r.cfg.APIRate)
+	}
+	sum.judge(&r.Report, r.cfg.Group, r.cfg.Start)
+}
+
+// logs returns the start offsets of a topic's partitions, and their end offsets for
+// a read_committed consumer.
+func (r *run) logs(ctx context.Context, topic string) (starts, ends map[int32]int64, err error) {
+	err = r.step(ctx, func(ctx context.Context) error {
+		adm := kadm.NewClient(r.cl)
+		first, err := adm.ListStartOffsets(ctx, topic)
+		if err != nil {
+			return err
+		}
+		last, err := adm.ListCommittedOffsets(ctx, topic)
+		if err != nil {
+			return err
+		}
+		starts, err = byPartition(first)
+		if err == nil {
+			ends, err = byPartition(last)
+		}
+		return err
+	})
+	return starts, ends, err
+}
+
+func byPartition(listed kadm.ListedOffsets) (map[int32]int64, error) {
+	m := map[int32]int64{}
+	listed.Each(func(o kadm.ListedOffset) { m[o.Partition] = o.Offset })
+	return m, listed.Error()
+}
+
+// addPartition counts one partition and returns the offset at which the service
+// would resume. It is pure.
+func (s *offsetSummary) addPartition(id [16]byte, o session.Offset, start, end int64, policy consumer.AutoOffsetReset) int64 {
+	s.partitions++
+	if o.Offset < 0 {
+		s.missing++
+		if policy == consumer.Latest {
+			return end
+		}
+		return start
+	}
+	s.committed++
+	if progress.CommittedForOldTopic(id, o.Metadata) {
+		s.obsolete++
+		return start
+	}
+	if _, err := progress.Decode(id, o.Offset, o.Metadata); err != nil {
+		s.refused = append(s.refused, fmt.Sprintf("%s[%d]: %v", o.Topic, o.Partition, err))
+	}
+	if o.Offset > end {
+		s.beyond++
+		return start
+	}
+	if o.Offset < start {
+		s.lost += start - o.Offset
+		return start
+	}
+	return o.Offset
+}
+
+// judgeLag reports how long the service needs for the events in a topic. It is pure.
+func (t *topic) judgeLag(r *Report, lag int64, rate float64) {
+	found := count(lag, "event") + " to read"
+	if lag == 0 || rate == 0 {
+		r.ok(checkLag, t.name, "%s", found)
+		return
+	}
+	drain := time.Duration(math.Min(float64(lag)/rate, math.MaxInt64/1e9/2) * float64(time.Second))
+	// An upper bound: cached calls need no request.
+	found += fmt.Sprintf(", at most %s at %v requests per second", formatDuration(drain), rate)
+	kept, limited := t.retention()
+	switch {
+	case limited && drain > kept:
+		r.add(checkLag, t.name, Warning, found+fmt.Sprintf(": the last ones may be deleted before they are read, after %s", formatDuration(kept)),
+			t.alter("retention.ms", "-1")+" until they are read, and a higher --api-rate if the app's quota allows it")
+	case drain > lookup.APIRetention:
+		r.add(checkLag, t.name, Warning, found+": the API keeps a call record for about 7 days, so the last ones will not be found",
+			"a higher --api-rate, if the app's quota allows it")
+	default:
+		r.ok(checkLag, t.name, "%s", found)
 	}
 }

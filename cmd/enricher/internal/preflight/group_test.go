@@ -16,8 +16,8 @@ import (
 	"enricher/consumer/session"
 )
 
-// join makes a member of the group and waits until it is one.
-func (w *world) join(clientID string, balancer kgo.GroupBalancer) {
+// join adds a member to the group and waits until the group is stable.
+func (w *env) join(clientID string, balancer kgo.GroupBalancer) {
 	w.t.Helper()
 	w.client(kgo.ClientID(clientID), kgo.ConsumerGroup(group), kgo.ConsumeTopics(in), kgo.Balancers(balancer), kgo.DisableAutoCommit())
 	if _, err := w.cluster.WaitGroupStable(w.t.Context(), group, -1); err != nil {
@@ -25,56 +25,56 @@ func (w *world) join(clientID string, balancer kgo.GroupBalancer) {
 	}
 }
 
-// ours is metadata as this version writes it, for a topic of this id.
-func ours(id [16]byte) string {
+// metadata returns offset metadata as this version writes it, for a topic with this
+// id.
+func metadata(id [16]byte) string {
 	return "enricher/1 " + base64.RawStdEncoding.EncodeToString(id[:])
 }
 
-// TestGroup: who is in it, and what it has committed.
-func TestGroup(t *testing.T) {
+func TestGroupAndOffsetProblems(t *testing.T) {
 	sticky := kgo.CooperativeStickyBalancer()
 	for name, c := range map[string]struct {
-		change func(*world)
+		change func(*env)
 		want   []string
 	}{
 		"other instances": {
-			func(w *world) { w.join("b@1700000000000000000", sticky) }, nil,
+			func(w *env) { w.join("b@1700000000000000000", sticky) }, nil,
 		},
 		"this instance": {
-			func(w *world) { w.join(instance+"@1700000000000000000", sticky) },
-			[]string{"warning instance a: runs already → nothing, if that is the very service"},
+			func(w *env) { w.join(instance+"@1700000000000000000", sticky) },
+			[]string{"warning instance a: already running → ignore this if it is the instance you are checking"},
 		},
-		"a stranger": {
-			func(w *world) { w.join("billing", sticky) },
-			[]string{"warning group g: no member; besides, members that are no enricher take partitions away: billing"},
+		"another client": {
+			func(w *env) { w.join("billing", sticky) },
+			[]string{"warning group g: no member; other clients in the group take partitions: billing"},
 		},
-		"strangers of another kind": {
-			func(w *world) { w.join("billing", kgo.RangeBalancer()) },
-			[]string{"fatal group g: its members (billing) assign partitions by range, the service only by cooperative-sticky"},
+		"clients with another assignment": {
+			func(w *env) { w.join("billing", kgo.RangeBalancer()) },
+			[]string{"fatal group g: its members (billing) assign partitions by range; the service supports only cooperative-sticky"},
 		},
-		"offsets of our own": {
-			func(w *world) { w.fill(1, 3); w.commit(1, 2, ours(w.cluster.TopicInfo(in).TopicID)) }, nil,
+		"offsets of this version": {
+			func(w *env) { w.fill(1, 3); w.commit(1, 2, metadata(w.cluster.TopicInfo(in).TopicID)) }, nil,
 		},
-		"offsets of an operator": {
-			func(w *world) { w.fill(1, 3); w.commit(1, 2, "reset by hand") }, nil,
+		"offsets set by an operator": {
+			func(w *env) { w.fill(1, 3); w.commit(1, 2, "reset by hand") }, nil,
 		},
-		"a newer version": {
-			func(w *world) { w.fill(1, 3); w.commit(1, 2, "enricher/2 AAAA"); w.commit(2, 0, "enricher/1 !") },
-			[]string{`fatal offsets g: not understood: calls[1]: offset metadata was written by a newer version of enricher (version "2", this one knows version 1); calls[2]: offset metadata is damaged → run the version that wrote them`},
+		"offsets of a newer version": {
+			func(w *env) { w.fill(1, 3); w.commit(1, 2, "enricher/2 AAAA"); w.commit(2, 0, "enricher/1 !") },
+			[]string{`fatal offsets g: unreadable metadata: calls[1]: offset metadata was written by a newer version of enricher (version "2", this one knows version 1); calls[2]: offset metadata is damaged → run the version that wrote it`},
 		},
-		"an earlier topic": {
-			func(w *world) { w.fill(1, 3); w.commit(1, 2, ours([16]byte{7})) },
-			[]string{"warning offsets g: for 1 of 4 partitions those of an earlier topic of the same name"},
+		"offsets of an earlier topic": {
+			func(w *env) { w.fill(1, 3); w.commit(1, 2, metadata([16]byte{7})) },
+			[]string{"warning offsets g: for 1 of 4 partitions, committed for an earlier topic of the same name"},
 		},
-		"above the end": {
-			func(w *world) { w.fill(1, 3); w.commit(1, 4, "") },
-			[]string{"warning offsets g: above the end of 1 of 4 partitions: the topic was truncated"},
+		"offset beyond the end": {
+			func(w *env) { w.fill(1, 3); w.commit(1, 4, "") },
+			[]string{"warning offsets g: beyond the end of 1 of 4 partitions: the topic was truncated"},
 		},
-		"at the end": {
-			func(w *world) { w.fill(1, 3); w.commit(1, 3, "") }, nil,
+		"offset at the end": {
+			func(w *env) { w.fill(1, 3); w.commit(1, 3, "") }, nil,
 		},
 		"events lost": {
-			func(w *world) {
+			func(w *env) {
 				w.fill(1, 5)
 				w.commit(1, 2, "")
 				if err := w.cluster.DeleteRecords(in, 1, 3); err != nil {
@@ -83,37 +83,36 @@ func TestGroup(t *testing.T) {
 			},
 			[]string{"warning offsets g: 1 event deleted before the service read them"},
 		},
-		"none, to start nowhere": {
-			func(w *world) { w.commit(1, 0, ""); w.cfg.Start = consumer.None },
-			[]string{"fatal offsets g: none for 3 of 4 partitions, and --start is fail → kafka-consumer-groups --group g --reset-offsets"},
+		"no offsets without a reset": {
+			func(w *env) { w.commit(1, 0, ""); w.cfg.Start = consumer.None },
+			[]string{"fatal offsets g: none for 3 of 4 partitions, and --auto-offset-reset is none → kafka-consumer-groups --group g --reset-offsets"},
 		},
-		"all, to start nowhere": {
-			func(w *world) {
+		"all offsets without a reset": {
+			func(w *env) {
 				for p := range int32(4) {
 					w.commit(p, 0, "")
 				}
 				w.cfg.Start = consumer.None
 			}, nil,
 		},
-		"more to read than time": {
-			func(w *world) { w.fill(0, 100); w.cfg.APIRate = 100.0 / (8 * 24 * 3600) },
-			[]string{"warning lag calls: 100 events to read, 8 days at most at 0.000144"},
+		"more events than the API keeps": {
+			func(w *env) { w.fill(0, 100); w.cfg.APIRate = 100.0 / (8 * 24 * 3600) },
+			[]string{"warning lag calls: 100 events to read, at most 8 days at 0.000144"},
 		},
-		"no limit, no time": {
-			func(w *world) { w.fill(0, 100); w.cfg.APIRate = 0 }, nil,
+		"unlimited rate": {
+			func(w *env) { w.fill(0, 100); w.cfg.APIRate = 0 }, nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newEnv(t)
 			c.change(w)
-			w.look(c.want...)
+			w.check(c.want...)
 		})
 	}
 }
 
-// TestForeignGroup: the group is one of another protocol.
-func TestForeignGroup(t *testing.T) {
-	w := newWorld(t)
+func TestGroupOfAnotherProtocol(t *testing.T) {
+	w := newEnv(t)
 	w.cluster.ControlKey(int16(kmsg.DescribeGroups), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.cluster.KeepControl()
 		resp := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
@@ -122,90 +121,88 @@ func TestForeignGroup(t *testing.T) {
 		resp.Groups = append(resp.Groups, g)
 		return resp, nil, true
 	})
-	w.look("fatal group g: is in use for something else (connect) → give the service a --group of its own")
+	w.check("fatal group g: is in use for another protocol (connect) → use another --group for the service")
 }
 
-// TestCoordinatorAway: a group that nobody speaks for may be one of a broker
-// that is away.
-func TestCoordinatorAway(t *testing.T) {
-	w := newWorld(t)
+// TestCoordinatorUnavailable: the coordinator of a group without a coordinator among
+// the brokers that respond may be a broker that does not.
+func TestCoordinatorUnavailable(t *testing.T) {
+	w := newEnv(t)
 	addr := closed(t)
 	w.advertise(addr, false)
 	w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups, kmsg.OffsetFetch}, Group: group, Err: kerr.NotCoordinator, Count: -1})
-	const why = ": not looked at: none of the brokers that answer coordinates it"
-	w.look("warning broker "+addr+": TCP: nobody listens there", "skipped group g"+why, "skipped offsets g"+why, "skipped lag g"+why)
+	const why = ": none of the brokers that respond is its coordinator"
+	w.check("warning broker "+addr+": TCP: connection refused", "skipped group g"+why, "skipped offsets g"+why, "skipped lag g"+why)
 }
 
-// TestTake: where the service would go on, and what that costs.
-func TestTake(t *testing.T) {
-	id := [16]byte{1}
-	at := func(offset int64, metadata string) session.Offset {
-		return session.Offset{Topic: in, Offset: offset, Metadata: metadata}
-	}
-	for _, c := range []struct {
-		o      session.Offset
-		policy consumer.AutoOffsetReset
-		want   int64
+func TestResumeOffset(t *testing.T) {
+	topic, earlier := [16]byte{1}, [16]byte{2}
+	const first, end = 10, 20 // of the log
+	for name, c := range map[string]struct {
+		committed int64 // -1: nothing
+		metadata  string
+		reset     consumer.AutoOffsetReset
+		want      int64
 	}{
-		{at(-1, ""), consumer.Earliest, 10},
-		{at(-1, ""), consumer.Latest, 20},
-		{at(15, ""), consumer.Latest, 15},
-		{at(15, ours(id)), consumer.Earliest, 15},
-		{at(15, ours([16]byte{2})), consumer.Latest, 10},
-		{at(5, ""), consumer.Latest, 10},
-		{at(21, ""), consumer.Latest, 10},
+		"nothing committed, earliest": {committed: -1, reset: consumer.Earliest, want: first},
+		"nothing committed, latest":   {committed: -1, reset: consumer.Latest, want: end},
+		"committed":                   {committed: 15, reset: consumer.Latest, want: 15},
+		"committed with metadata":     {committed: 15, metadata: metadata(topic), reset: consumer.Earliest, want: 15},
+		"for an earlier topic":        {committed: 15, metadata: metadata(earlier), reset: consumer.Latest, want: first},
+		"before the log":              {committed: 5, reset: consumer.Latest, want: first},
+		"beyond the log":              {committed: 21, reset: consumer.Latest, want: first},
 	} {
-		var s resumable
-		if got := s.take(id, c.o, 10, 20, c.policy); got != c.want {
-			t.Errorf("%+v, %s: %d, want %d", c.o, c.policy, got, c.want)
+		o := session.Offset{Topic: in, Offset: c.committed, Metadata: c.metadata}
+		var s offsetSummary
+		if got := s.addPartition(topic, o, first, end, c.reset); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
 }
 
-// TestJudgeLag: time to drain against what keeps events and calls.
-func TestJudgeLag(t *testing.T) {
+func TestLagAgainstRetention(t *testing.T) {
 	const day = int64(24 * 3600)
-	for _, c := range []struct {
+	days := func(n int64) string { return fmt.Sprint(n * day * 1000) }
+	for name, c := range map[string]struct {
 		retention string // ms
-		lag       int64  // at one call a second
+		lag       int64  // at one request per second
 		want      Status
 	}{
-		{"-1", 6 * day, OK},
-		{"-1", 8 * day, Warning},                              // the API forgets
-		{fmt.Sprint(3 * day * 1000), 2 * day, OK},             //
-		{fmt.Sprint(3 * day * 1000), 4 * day, Warning},        // retention deletes
-		{fmt.Sprint(int64(1) << 62), 6 * day, OK},             // as good as for ever
-		{fmt.Sprint(3 * day * 1000), int64(1) << 62, Warning}, // no overflow
+		"within the API's retention":    {retention: "-1", lag: 6 * day, want: OK},
+		"beyond the API's retention":    {retention: "-1", lag: 8 * day, want: Warning},
+		"within the topic's retention":  {retention: days(3), lag: 2 * day, want: OK},
+		"beyond the topic's retention":  {retention: days(3), lag: 4 * day, want: Warning},
+		"retention beyond any duration": {retention: fmt.Sprint(int64(1) << 62), lag: 6 * day, want: OK},
+		"lag beyond any duration":       {retention: days(3), lag: int64(1) << 62, want: Warning},
 	} {
 		topic := &topic{name: in, settings: settings{values: map[string]string{"retention.ms": c.retention, "cleanup.policy": "delete"}}}
 		var r Report
 		topic.judgeLag(&r, c.lag, 1)
 		if r.Checks[0].Status != c.want {
-			t.Errorf("lag %d, retention %s: %+v", c.lag, c.retention, r.Checks[0])
+			t.Errorf("%s: %+v", name, r.Checks[0])
 		}
 	}
 }
 
-// TestNothingChanges: whatever is looked at, and whatever is missing, the
-// cluster is afterwards as it was, even one that creates a topic as soon as
-// somebody asks for it.
-func TestNothingChanges(t *testing.T) {
-	w := newWorld(t, kfake.AllowAutoTopicCreation())
+// TestCheckChangesNothing: even a cluster that creates topics automatically is
+// unchanged after a check, also when a topic is missing.
+func TestCheckChangesNothing(t *testing.T) {
+	w := newEnv(t, kfake.AllowAutoTopicCreation())
 	_ = w.cluster.DeleteTopic(out)
 	before := w.snapshot()
-	w.look("skipped right write topic enriched: not looked at: ", "fatal topic enriched: does not exist")
+	w.check("skipped permission write topic enriched: ", "fatal topic enriched: does not exist")
 	if after := w.snapshot(); after != before {
-		t.Errorf("was\n%s\nis\n%s", before, after)
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 	if g := w.cluster.GroupInfo(group); g != nil {
-		t.Errorf("there is a group: %+v", g)
+		t.Errorf("the group exists: %+v", g)
 	}
 }
 
-// snapshot is all topics, internal ones too, with their settings and ends, all
-// groups with what they have committed, and all transactional ids; asked by a
-// client that remembers nothing.
-func (w *world) snapshot() string {
+// snapshot returns all topics, internal ones too, with their settings and end
+// offsets, all groups with their committed offsets, and all transactional ids. Its
+// client is new, so that nothing is cached.
+func (w *env) snapshot() string {
 	w.t.Helper()
 	ctx := context.Background()
 	adm := kadm.NewClient(w.client())

@@ -22,16 +22,15 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// The service that is looked at.
+// The checked service.
 const (
 	in, out, dead   = "calls", "enriched", "dead"
 	group, instance = "g", "a"
-	password        = "a-password-nobody-may-read"
+	password        = "a-password-that-must-not-leak"
 )
 
-// world is a cluster and an API that are as they should be, until a test
-// changes them.
-type world struct {
+// env is a healthy cluster and API, until a test changes them.
+type env struct {
 	t       *testing.T
 	brokers []string
 	cluster *kfake.Cluster // nil: the brokers are real
@@ -40,10 +39,10 @@ type world struct {
 	cfg     Config
 }
 
-// sound are the settings of a topic without a finding.
-var sound = map[string]string{"min.insync.replicas": "2"}
+// healthy are the settings of a topic without a finding.
+var healthy = map[string]string{"min.insync.replicas": "2"}
 
-func newWorld(t *testing.T, opts ...kfake.Opt) *world {
+func newEnv(t *testing.T, opts ...kfake.Opt) *env {
 	t.Helper()
 	cluster, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(3),
@@ -53,18 +52,18 @@ func newWorld(t *testing.T, opts ...kfake.Opt) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	w := joinWorld(t, cluster.ListenAddrs())
+	w := connectEnv(t, cluster.ListenAddrs())
 	w.cluster = cluster
 	for _, topic := range []string{in, out, dead} {
-		w.topic(topic, 4, sound)
+		w.topic(topic, 4, healthy)
 	}
 	return w
 }
 
-// joinWorld is a world with brokers that are there already.
-func joinWorld(t *testing.T, brokers []string) *world {
+// connectEnv returns an env with existing brokers.
+func connectEnv(t *testing.T, brokers []string) *env {
 	t.Helper()
-	w := &world{t: t, brokers: brokers, api: fetchtest.New(fetchtest.Config{})}
+	w := &env{t: t, brokers: brokers, api: fetchtest.New(fetchtest.Config{})}
 	var err error
 	w.server, err = fetchtest.Listen(w.api)
 	if err != nil {
@@ -72,14 +71,14 @@ func joinWorld(t *testing.T, brokers []string) *world {
 	}
 	t.Cleanup(func() { _ = w.server.Close() })
 	w.reach(brokers...)
-	w.cfg.Needs = Needs{Group: group, TransactionalID: session.TransactionalID(group, instance), Read: []string{in}, Write: []string{out, dead}}
+	w.cfg.Requirements = Requirements{Group: group, TransactionalID: session.TransactionalID(group, instance), Read: []string{in}, Write: []string{out, dead}}
 	w.cfg.Instance, w.cfg.DeadLetterTopic, w.cfg.Start, w.cfg.APIRate = instance, dead, consumer.Earliest, 200
-	w.ask(fetch.ClientConfig{BaseURL: w.server.URL})
+	w.useAPI(fetch.ClientConfig{BaseURL: w.server.URL})
 	return w
 }
 
-// topic makes a topic anew.
-func (w *world) topic(name string, partitions int32, settings map[string]string) {
+// topic creates a topic, and deletes it first if it exists.
+func (w *env) topic(name string, partitions int32, settings map[string]string) {
 	w.t.Helper()
 	_ = w.cluster.DeleteTopic(name) // there may be none
 	if err := w.cluster.CreateTopic(name, partitions, settings); err != nil {
@@ -87,23 +86,23 @@ func (w *world) topic(name string, partitions int32, settings map[string]string)
 	}
 }
 
-// with are the sound settings, and these.
+// with returns the healthy settings and these.
 func with(more ...string) map[string]string {
-	m := maps.Clone(sound)
+	m := maps.Clone(healthy)
 	for i := 0; i < len(more); i += 2 {
 		m[more[i]] = more[i+1]
 	}
 	return m
 }
 
-// reach sets how the brokers are reached.
-func (w *world) reach(brokers ...string) {
+// reach sets the addresses of the brokers.
+func (w *env) reach(brokers ...string) {
 	w.cfg.Brokers = brokers
 	w.cfg.Kafka = []kgo.Opt{kgo.SeedBrokers(brokers...)}
 }
 
-// ask sets how the API is asked.
-func (w *world) ask(cfg fetch.ClientConfig) {
+// useAPI sets the client of the API.
+func (w *env) useAPI(cfg fetch.ClientConfig) {
 	w.t.Helper()
 	if cfg.Key == nil {
 		key, err := fetch.KeyFromValue(fetch.NewSecret(fetchtest.DemoKey))
@@ -121,8 +120,8 @@ func (w *world) ask(cfg fetch.ClientConfig) {
 	w.cfg.API = c
 }
 
-// client is one of the cluster's clients.
-func (w *world) client(opts ...kgo.Opt) *kgo.Client {
+// client returns a client of the cluster.
+func (w *env) client(opts ...kgo.Opt) *kgo.Client {
 	w.t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(w.brokers...)}, opts...)...)
 	if err != nil {
@@ -132,11 +131,11 @@ func (w *world) client(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// advertise makes the cluster name one more broker, at addr, and lead all
-// partitions of the input if leads is set.
-func (w *world) advertise(addr string, leads bool) {
+// advertise makes the cluster advertise one more broker, at addr. With leads, that
+// broker leads all partitions of the input.
+func (w *env) advertise(addr string, leads bool) {
 	w.t.Helper()
-	told, err := w.cfg.metadata(context.Background(), w.client())
+	metadata, err := w.cfg.metadata(context.Background(), w.client())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -149,22 +148,22 @@ func (w *world) advertise(addr string, leads bool) {
 	if _, err := fmt.Sscan(port, &b.Port); err != nil {
 		w.t.Fatal(err)
 	}
-	told.Brokers = append(told.Brokers, b)
-	for i := range told.Topics[0].Partitions {
+	metadata.Brokers = append(metadata.Brokers, b)
+	for i := range metadata.Topics[0].Partitions {
 		if leads {
-			told.Topics[0].Partitions[i].Leader = 9
+			metadata.Topics[0].Partitions[i].Leader = 9
 		}
 	}
 	w.cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.cluster.KeepControl()
-		resp := *told
+		resp := *metadata
 		resp.Version = req.GetVersion()
 		return &resp, nil, true
 	})
 }
 
-// fill produces so many events into a partition of the input.
-func (w *world) fill(partition int32, n int) {
+// fill produces n events into a partition of the input.
+func (w *env) fill(partition int32, n int) {
 	w.t.Helper()
 	cl := w.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	records := make([]*kgo.Record, n)
@@ -177,7 +176,7 @@ func (w *world) fill(partition int32, n int) {
 }
 
 // commit commits an offset for the group.
-func (w *world) commit(partition int32, offset int64, metadata string) {
+func (w *env) commit(partition int32, offset int64, metadata string) {
 	w.t.Helper()
 	offsets := kadm.Offsets{}
 	offsets.Add(kadm.Offset{Topic: in, Partition: partition, At: offset, LeaderEpoch: -1, Metadata: metadata})
@@ -186,12 +185,12 @@ func (w *world) commit(partition int32, offset int64, metadata string) {
 	}
 }
 
-// look looks, and compares the findings that are not ok with what is wanted:
-// lines of "status check subject: words", where words need only occur in
-// what was found or what is to be done. No secret may be in any of it.
-func (w *world) look(want ...string) {
+// check runs all checks and compares the findings that are not ok with the wanted
+// ones: lines of "status check subject: words", where the words need only occur in
+// the finding or its remedy. The report must not contain a secret.
+func (w *env) check(want ...string) {
 	w.t.Helper()
-	r, err := Look(w.t.Context(), w.cfg)
+	r, err := Run(w.t.Context(), w.cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -205,7 +204,7 @@ func (w *world) look(want ...string) {
 	for _, b := range [][]byte{text.Bytes(), program.Bytes()} {
 		w.api.Secrets().AssertAbsent(w.t, "the report", b)
 		if bytes.Contains(b, []byte(password)) {
-			w.t.Error("the report holds the password")
+			w.t.Error("the report contains the password")
 		}
 	}
 	var fatal, warnings int
@@ -220,7 +219,7 @@ func (w *world) look(want ...string) {
 			warnings++
 		}
 		if f.Status != Skipped && f.Remedy == "" {
-			w.t.Errorf("%+v: nothing says what to do", f)
+			w.t.Errorf("%+v: no remedy", f)
 		}
 		head := fmt.Sprintf("%s %s %s: ", f.Status, f.Check, f.Subject)
 		i := slices.IndexFunc(want, func(line string) bool {
@@ -234,14 +233,14 @@ func (w *world) look(want ...string) {
 		}
 	}
 	if len(want) > 0 || len(left) > 0 {
-		w.t.Errorf("not found:\n  %s\nfound besides:\n  %s\nthe whole report:\n%s", strings.Join(want, "\n  "), strings.Join(left, "\n  "), &text)
+		w.t.Errorf("missing:\n  %s\nunexpected:\n  %s\nthe whole report:\n%s", strings.Join(want, "\n  "), strings.Join(left, "\n  "), &text)
 	}
 	if fatal != r.Fatal || warnings != r.Warnings {
 		w.t.Errorf("%d fatal and %d warnings are counted as %d and %d", fatal, warnings, r.Fatal, r.Warnings)
 	}
 }
 
-// certified is a certificate for 127.0.0.1 and example.com, and its signer's.
+// certified returns a server with a certificate for 127.0.0.1 and example.com.
 func certified(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := httptest.NewTLSServer(nil)

@@ -16,9 +16,9 @@ import (
 	"enricher/test/kafka"
 )
 
-// TestKafka looks at a real Kafka, new and empty at first. KAFKA_TESTS=1 starts
-// it.
-func TestKafka(t *testing.T) {
+// TestKafkaIsCheckedWithoutChanges checks a real Kafka that is new and empty at
+// first. KAFKA_TESTS=1 starts it.
+func TestKafkaIsCheckedWithoutChanges(t *testing.T) {
 	if os.Getenv("KAFKA_TESTS") == "" {
 		t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn)")
 	}
@@ -36,24 +36,24 @@ func TestKafka(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w := joinWorld(t, c.Brokers)
+	w := connectEnv(t, c.Brokers)
 	adm := kadm.NewClient(w.client())
 	unchanged := func(want ...string) {
 		t.Helper()
 		before := w.snapshot()
-		w.look(want...)
+		w.check(want...)
 		if after := w.snapshot(); after != before {
-			t.Errorf("was\n%s\nis\n%s", before, after)
+			t.Errorf("before:\n%s\nafter:\n%s", before, after)
 		}
 	}
 
 	unchanged(
-		"skipped right read topic calls: ", "skipped right write topic enriched: ", "skipped right write topic dead: ",
+		"skipped permission read topic calls: ", "skipped permission write topic enriched: ", "skipped permission write topic dead: ",
 		"fatal topic calls: does not exist", "fatal topic enriched: does not exist", "fatal topic dead: does not exist",
 		"skipped offsets g: ", "skipped lag g: ",
 	)
 	if s := w.snapshot(); strings.Contains(s, "__") {
-		t.Errorf("internal topics came to be:\n%s", s)
+		t.Errorf("internal topics were created:\n%s", s)
 	}
 
 	created, err := adm.CreateTopics(t.Context(), 4, 1, nil, in, out, dead)
@@ -64,12 +64,12 @@ func TestKafka(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.awaitLeaders()
-	single := []string{"warning replication calls: one copy", "warning replication enriched: one copy", "warning replication dead: one copy"}
+	single := []string{"warning replication calls: one replica", "warning replication enriched: one replica", "warning replication dead: one replica"}
 	unchanged(single...)
 
-	t.Run("rights", func(t *testing.T) {
+	t.Run("permissions", func(t *testing.T) {
 		w.t = t
-		// A resource with a rule of its own is closed to all that it does not name.
+		// A resource with an ACL is closed to every user that no ACL names.
 		allow := func() *kadm.ACLBuilder {
 			return kadm.NewACLs().Allow("User:ANONYMOUS").AllowHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
 		}
@@ -91,11 +91,11 @@ func TestKafka(t *testing.T) {
 			}
 		}
 		w.awaitProblems(4)
-		const unread = ": not looked at: no right to DescribeConfigs"
-		w.look(
-			"fatal right write topic enriched: missing → grant it: kafka-acls --add --allow-principal User:… --operation Describe --operation Write --topic enriched",
-			"fatal right write topic dead: missing, even to see it",
-			"fatal right use group g: missing", "fatal right use transactional-id g-a: missing",
+		const unread = ": not authorized to describe the configuration"
+		w.check(
+			"fatal permission write topic enriched: missing → grant access with: kafka-acls --add --allow-principal User:… --operation Describe --operation Write --topic enriched",
+			"fatal permission write topic dead: missing, as is the one to describe it",
+			"fatal permission use group g: missing", "fatal permission use transactional-id g-a: missing",
 			"skipped topic dead: ", single[0], single[1],
 			"skipped min_insync_replicas calls"+unread, "skipped cleanup_policy calls"+unread, "skipped message_size calls"+unread, "skipped retention calls"+unread,
 		)
@@ -110,30 +110,30 @@ func TestKafka(t *testing.T) {
 	w.fill(1, 3)
 	w.commit(1, 2, "enricher/2 AAAA")
 	if s := w.snapshot(); !strings.Contains(s, "__consumer_offsets") {
-		t.Errorf("internal topics are not seen, so that none was seen before says nothing:\n%s", s)
+		t.Errorf("the snapshot does not show internal topics, so it could not have shown new ones:\n%s", s)
 	}
 	w.client(kgo.ClientID(instance+"@1700000000000000000"), kgo.ConsumerGroup(group), kgo.ConsumeTopics(in), kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit())
 	w.awaitStable(adm)
 	unchanged(append(single,
-		"warning instance a: runs already",
-		`fatal offsets g: not understood: calls[1]: offset metadata was written by a newer version of enricher (version "2"`)...)
+		"warning instance a: already running",
+		`fatal offsets g: unreadable metadata: calls[1]: offset metadata was written by a newer version of enricher (version "2"`)...)
 
 	w.cfg.TLS = true
 	w.cfg.Kafka = append(w.cfg.Kafka, kgo.DialTLSConfig(&tls.Config{}))
-	w.look("fatal seed_broker "+c.Brokers[0]+": TLS: what listens there does not speak it", unasked)
+	w.check("fatal seed_broker "+c.Brokers[0]+": TLS: not a TLS port", noBroker)
 }
 
-// await waits until done says so.
-func (w *world) await(what string, done func(context.Context) bool) {
+// await waits until done returns true.
+func (w *env) await(what string, done func(context.Context) bool) {
 	w.t.Helper()
 	for start := time.Now(); !done(w.t.Context()); <-time.After(50 * time.Millisecond) {
 		if time.Since(start) > 30*time.Second {
-			w.t.Fatal("not within 30 s: ", what)
+			w.t.Fatal("timed out waiting: ", what)
 		}
 	}
 }
 
-func (w *world) awaitLeaders() {
+func (w *env) awaitLeaders() {
 	w.t.Helper()
 	cl := w.client()
 	w.await("leaders of all partitions", func(ctx context.Context) bool {
@@ -152,17 +152,17 @@ func (w *world) awaitLeaders() {
 	})
 }
 
-// awaitProblems waits until so many topics and rights are missing.
-func (w *world) awaitProblems(n int) {
+// awaitProblems waits until n topics and permissions are missing.
+func (w *env) awaitProblems(n int) {
 	w.t.Helper()
 	cl := w.client()
-	w.await("the rights are as they should be", func(ctx context.Context) bool {
+	w.await("the permissions have changed", func(ctx context.Context) bool {
 		problems, err := w.cfg.Problems(ctx, cl)
 		return err == nil && len(problems) == n
 	})
 }
 
-func (w *world) awaitStable(adm *kadm.Client) {
+func (w *env) awaitStable(adm *kadm.Client) {
 	w.t.Helper()
 	w.await("the group is stable", func(ctx context.Context) bool {
 		groups, err := adm.DescribeGroups(ctx, group)

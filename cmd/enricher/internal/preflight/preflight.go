@@ -1,10 +1,10 @@
-// Package preflight looks at everything the service needs of Kafka and of the
-// call-record API, and says what is wrong and what to do about it.
+// Package preflight checks everything the service needs from Kafka and the
+// call-record API, and reports what is wrong and what to do about it.
 //
 // It changes nothing: it creates no topic, joins no group, commits nothing and
-// initialises no transactional id. It does not even ask which broker
-// coordinates a group, because that makes a new cluster create its internal
-// topics; it asks one broker after the other instead.
+// initialises no transactional id. It does not even look up the coordinator of a
+// group, because that makes a new cluster create its internal topics; it sends
+// the group's requests to one broker after another instead.
 package preflight
 
 import (
@@ -19,101 +19,97 @@ import (
 	"enricher/fetch"
 )
 
-// How long a broker may take to answer, and one step of the look altogether.
+// How long a connection to a broker may take, and one step of the check.
 const (
 	dialTimeout = 5 * time.Second
 	stepTimeout = 15 * time.Second
 )
 
-// weekend is how long something may go unnoticed when nobody is at work: from
-// Friday evening to Monday morning.
+// weekend is how long a problem may go unnoticed: from Friday evening to Monday
+// morning.
 const weekend = 3 * 24 * time.Hour
 
-// apiRetention is how long the API keeps a call's record.
-const apiRetention = 7 * 24 * time.Hour
-
-// Config says what the service would run with.
+// Config is the configuration of the service.
 type Config struct {
-	// Kafka reaches the brokers; Brokers, TLS, SASLMechanism and SASLUser say
-	// how, for the messages.
+	// Kafka contains the options to reach the brokers. Brokers, TLS,
+	// SASLMechanism and SASLUser describe them for the messages.
 	Kafka                   []kgo.Opt
 	Brokers                 []string
 	TLS                     bool
 	SASLMechanism, SASLUser string
 
-	Needs
+	Requirements
 	Instance        string
-	DeadLetterTopic string // also one of Needs.Write
+	DeadLetterTopic string // also one of Requirements.Write
 	Start           consumer.AutoOffsetReset
-	APIRate         float64 // calls a second for the whole group; 0: no limit
+	APIRate         float64 // API requests per second for the whole group; 0: unlimited
 	API             *fetch.Client
 }
 
-// Look looks at all of it. The error is of the configuration; whatever is wrong
-// elsewhere is in the report.
-func Look(ctx context.Context, cfg Config) (*Report, error) {
+// Run runs all checks. The error is about the configuration; problems elsewhere are
+// in the report.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cl, err := kgo.NewClient(append(cfg.Kafka[:len(cfg.Kafka):len(cfg.Kafka)],
 		kgo.DialTimeout(dialTimeout), kgo.RequestRetries(2), kgo.RetryTimeout(stepTimeout))...)
 	if err != nil {
 		return nil, err
 	}
 	defer cl.Close()
-	l := &look{cfg: cfg, cl: cl}
-	l.kafka(ctx)
-	l.api(ctx)
-	return &l.Report, ctx.Err()
+	r := &run{cfg: cfg, cl: cl}
+	r.kafka(ctx)
+	r.api(ctx)
+	return &r.Report, ctx.Err()
 }
 
-// look is one run of Look.
-type look struct {
+// run is one run of the checks.
+type run struct {
 	Report
 	cfg Config
 	cl  *kgo.Client
 
 	metadata *kmsg.MetadataResponse
-	brokers  []int32 // that answer
+	brokers  []int32 // that respond
 	topics   map[string]*topic
 }
 
-// kafka looks at the cluster, from the way there to the group's lag. Where one
-// thing cannot be seen, what depends on it is left out.
-func (l *look) kafka(ctx context.Context) {
-	if !l.seeds(ctx) {
-		l.skip(checkCluster, "topics, rights and group", "no broker answers")
+// kafka checks the cluster, from the connections to the group's lag. What depends on
+// something that cannot be seen is skipped.
+func (r *run) kafka(ctx context.Context) {
+	if !r.seeds(ctx) {
+		r.skip(checkCluster, "topics, permissions and group", "no broker responds")
 		return
 	}
-	if err := l.step(ctx, func(ctx context.Context) (err error) {
-		l.metadata, err = l.cfg.metadata(ctx, l.cl)
+	if err := r.step(ctx, func(ctx context.Context) (err error) {
+		r.metadata, err = r.cfg.metadata(ctx, r.cl)
 		return err
 	}); err != nil {
-		l.add(checkCluster, "metadata", Fatal, "the brokers do not tell what there is: "+err.Error(), "try again; if it stays, look at the brokers' logs")
+		r.add(checkCluster, "metadata", Fatal, "cannot be read: "+err.Error(), "try again; if it persists, check the brokers' logs")
 		return
 	}
-	l.cluster(ctx)
-	l.rights(ctx)
-	l.lookAtTopics(ctx)
-	l.brokerConfigs(ctx)
-	l.group(ctx)
+	r.cluster(ctx)
+	r.permissions(ctx)
+	r.checkTopics(ctx)
+	r.brokerConfigs(ctx)
+	r.group(ctx)
 }
 
-// step runs fn with a time-out.
-func (l *look) step(ctx context.Context, fn func(context.Context) error) error {
+// step runs fn with a timeout.
+func (r *run) step(ctx context.Context, fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	return fn(ctx)
 }
 
-// errNoBroker says that nobody was there to ask.
-var errNoBroker = errors.New("no broker answers")
+var errNoBroker = errors.New("no broker responds")
 
-// The names of checks, a closed set.
+// The names of the checks, a closed set.
 const (
 	checkSeed           = "seed_broker"
 	checkBroker         = "broker"
 	checkCluster        = "cluster"
 	checkTransactions   = "transaction_version"
 	checkTransactionBug = "transaction_bug"
-	checkRight          = "right"
+	checkPermission     = "permission"
 	checkTopic          = "topic"
 	checkReplication    = "replication"
 	checkMinISR         = "min_insync_replicas"

@@ -17,10 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-// TestSound: nothing is wrong.
-func TestSound(t *testing.T) { newWorld(t).look() }
+func TestHealthyClusterHasNoFindings(t *testing.T) { newEnv(t).check() }
 
-// closed is an address where nobody listens.
+// closed returns an address that refuses connections.
 func closed(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,8 +32,8 @@ func closed(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// hangsUp is the address of one that ends every connection as soon as something
-// is said, as a broker does that is spoken to in TLS and does not know it.
+// hangsUp returns the address of a server that closes every connection as soon as it
+// receives something, as a broker without TLS does with a TLS handshake.
 func hangsUp(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,48 +59,48 @@ func hangsUp(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// nothing else is looked at when no broker answers.
-const unasked = "skipped cluster topics, rights and group: no broker answers"
+// noBroker is the finding in place of all checks that need a broker.
+const noBroker = "skipped cluster topics, permissions and group: no broker responds"
 
-// TestReach: which layer keeps us from the brokers.
-func TestReach(t *testing.T) {
+// TestConnectivityErrors: the finding names the layer that fails.
+func TestConnectivityErrors(t *testing.T) {
 	t.Run("one of several seeds is down", func(t *testing.T) {
-		w := newWorld(t)
+		w := newEnv(t)
 		addr := closed(t)
 		w.reach(append([]string{addr}, w.cluster.ListenAddrs()...)...)
-		w.look("warning seed_broker " + addr + ": TCP: nobody listens there")
+		w.check("warning seed_broker " + addr + ": TCP: connection refused")
 	})
-	t.Run("all are down", func(t *testing.T) {
-		w := newWorld(t)
+	t.Run("all seeds are down", func(t *testing.T) {
+		w := newEnv(t)
 		addr := closed(t)
 		w.reach(addr)
-		w.look("fatal seed_broker "+addr+": TCP: nobody listens there", unasked)
+		w.check("fatal seed_broker "+addr+": TCP: connection refused", noBroker)
 	})
 	t.Run("no such name", func(t *testing.T) {
-		w := newWorld(t)
+		w := newEnv(t)
 		w.reach("broker.invalid:9092")
-		w.look("fatal seed_broker broker.invalid:9092: DNS: ", unasked)
+		w.check("fatal seed_broker broker.invalid:9092: DNS: ", noBroker)
 	})
-	t.Run("a broker is advertised where nobody listens", func(t *testing.T) {
-		w := newWorld(t)
+	t.Run("an advertised address refuses connections", func(t *testing.T) {
+		w := newEnv(t)
 		addr := closed(t)
 		w.advertise(addr, false)
-		w.look("warning broker " + addr + ": TCP: nobody listens there → look at --brokers, at firewalls on the way, and at the broker's advertised.listeners")
+		w.check("warning broker " + addr + ": TCP: connection refused → check --brokers, firewalls on the path, and the broker's advertised.listeners")
 	})
-	t.Run("and leads partitions", func(t *testing.T) {
-		w := newWorld(t)
+	t.Run("an advertised address of a leader refuses connections", func(t *testing.T) {
+		w := newEnv(t)
 		addr := closed(t)
 		w.advertise(addr, true)
-		w.look("fatal broker "+addr+": TCP: nobody listens there", "skipped lag calls: not looked at: ")
+		w.check("fatal broker "+addr+": TCP: connection refused", "skipped lag calls: ")
 	})
 	t.Run("TLS to a plain port", func(t *testing.T) {
-		w := newWorld(t)
+		w := newEnv(t)
 		w.reach(hangsUp(t))
 		w.cfg.TLS = true
 		w.cfg.Kafka = append(w.cfg.Kafka, kgo.DialTLSConfig(&tls.Config{}))
-		w.look("fatal seed_broker "+w.cfg.Brokers[0]+": TLS: what listens there does not speak it", unasked)
+		w.check("fatal seed_broker "+w.cfg.Brokers[0]+": TLS: not a TLS port", noBroker)
 	})
-	login := func(w *world, mechanism, pw string) {
+	login := func(w *env, mechanism, pw string) {
 		w.cfg.SASLMechanism, w.cfg.SASLUser = mechanism, "ops"
 		m := scram.Auth{User: "ops", Pass: pw}.AsSha256Mechanism()
 		if mechanism == "PLAIN" {
@@ -115,16 +114,16 @@ func TestReach(t *testing.T) {
 		mechanism, password string
 		want                string
 	}{
-		{"wrong password", "SCRAM-SHA-256", "wrong", `SASL: the broker closes the connection when user "ops" logs in, with mechanism SCRAM-SHA-256`},
-		{"mechanism not offered", "PLAIN", password, `SASL: the broker closes the connection when user "ops" logs in, with mechanism PLAIN`},
-		{"no login", "", "", "SASL: the broker closes the connection without a word"},
+		{name: "wrong password", mechanism: "SCRAM-SHA-256", password: "wrong", want: `SASL: connection closed during the login of user "ops" with mechanism SCRAM-SHA-256`},
+		{name: "mechanism not offered", mechanism: "PLAIN", password: password, want: `SASL: connection closed during the login of user "ops" with mechanism PLAIN`},
+		{name: "no login", want: "SASL: connection closed without a response"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, secured...)
+			w := newEnv(t, secured...)
 			if c.mechanism != "" {
 				login(w, c.mechanism, c.password)
 			}
-			w.look("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, unasked)
+			w.check("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, noBroker)
 		})
 	}
 
@@ -140,39 +139,40 @@ func TestReach(t *testing.T) {
 		host string
 		want string
 	}{
-		{"not trusted", withTLS, &tls.Config{}, "127.0.0.1", "TLS: its certificate is not trusted: "},
-		{"another name", withTLS, &tls.Config{RootCAs: roots}, "localhost", "TLS: its certificate is for another name: "},
-		{"plain to a TLS port", withTLS, nil, "127.0.0.1", "TLS: the broker closes the connection without a word"},
-		{"no certificate of our own", mutual, &tls.Config{RootCAs: roots}, "127.0.0.1", "TLS: the broker breaks it off: remote error: tls: certificate required"},
-		{"TLS, but no login", append(withTLS, kfake.EnableSASL()), &tls.Config{RootCAs: roots}, "127.0.0.1", "SASL: the broker closes the connection"},
+		{name: "untrusted certificate", opts: withTLS, tls: &tls.Config{}, host: "127.0.0.1", want: "TLS: the certificate is not trusted: "},
+		{name: "certificate for another name", opts: withTLS, tls: &tls.Config{RootCAs: roots}, host: "localhost", want: "TLS: the certificate is for another name: "},
+		{name: "plain connection to a TLS port", opts: withTLS, host: "127.0.0.1", want: "TLS: connection closed without a response"},
+		{name: "no client certificate", opts: mutual, tls: &tls.Config{RootCAs: roots}, host: "127.0.0.1", want: "TLS handshake rejected: remote error: tls: certificate required"},
+		{name: "TLS without login", opts: append(withTLS, kfake.EnableSASL()), tls: &tls.Config{RootCAs: roots}, host: "127.0.0.1", want: "SASL: connection closed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, c.opts...)
+			w := newEnv(t, c.opts...)
 			w.reach(strings.Replace(w.cfg.Brokers[0], "127.0.0.1", c.host, 1))
 			if w.cfg.TLS = c.tls != nil; w.cfg.TLS {
 				w.cfg.Kafka = append(w.cfg.Kafka, kgo.DialTLSConfig(c.tls))
 			}
-			w.look("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, unasked)
+			w.check("fatal seed_broker "+w.cfg.Brokers[0]+": "+c.want, noBroker)
 		})
 	}
 }
 
-// TestRefusedLogin: what brokers since Kafka 1.0 say; the embedded one hangs up.
-func TestRefusedLogin(t *testing.T) {
-	l := &look{cfg: Config{SASLMechanism: "PLAIN", SASLUser: "ops"}}
+// TestRejectedLogin covers the errors of brokers since Kafka 1.0. The embedded broker
+// closes the connection instead.
+func TestRejectedLogin(t *testing.T) {
+	r := &run{cfg: Config{SASLMechanism: "PLAIN", SASLUser: "ops"}}
 	for want, err := range map[string]error{
-		`SASL: user "ops" is refused, with mechanism PLAIN`: kerr.SaslAuthenticationFailed,
-		"SASL: the broker does not offer mechanism PLAIN":   kerr.UnsupportedSaslMechanism,
-		"SASL: this port does not take a login":             kerr.IllegalSaslState,
+		`SASL: login of user "ops" with mechanism PLAIN rejected`: kerr.SaslAuthenticationFailed,
+		"SASL: the broker does not offer mechanism PLAIN":         kerr.UnsupportedSaslMechanism,
+		"SASL is not enabled on this port":                        kerr.IllegalSaslState,
 	} {
-		if got, remedy := l.unreachable("b:9092", fmt.Errorf("%w: because", err)); got != want || remedy == "" {
+		if got, remedy := r.unreachable("b:9092", fmt.Errorf("%w: because", err)); got != want || remedy == "" {
 			t.Errorf("%v: %q, %q", err, got, remedy)
 		}
 	}
 }
 
-// TestVersions: what is known of versions of brokers.
-func TestVersions(t *testing.T) {
+// TestBrokerVersions covers the known problems of broker versions.
+func TestBrokerVersions(t *testing.T) {
 	for name, c := range map[string]struct {
 		version *kversion.Versions
 		want    []string
@@ -184,19 +184,19 @@ func TestVersions(t *testing.T) {
 		"2.8": {kversion.V2_8_0(), []string{"warning transaction_version cluster: 0: below 2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, kfake.MaxVersions(c.version))
-			w.look(c.want...)
+			w := newEnv(t, kfake.MaxVersions(c.version))
+			w.check(c.want...)
 		})
 	}
 }
 
-// TestTransactionVersion: a cluster whose brokers could do better than they are
-// told to.
-func TestTransactionVersion(t *testing.T) {
-	w := newWorld(t)
+// TestOldTransactionVersion: the brokers support a newer transaction version than the
+// cluster uses.
+func TestOldTransactionVersion(t *testing.T) {
+	w := newEnv(t)
 	down := kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: 1, UpgradeType: 2}
 	if _, err := kadm.NewClient(w.client()).UpdateFeatures(t.Context(), false, down); err != nil {
 		t.Fatal(err)
 	}
-	w.look("warning transaction_version cluster: 1: below 2")
+	w.check("warning transaction_version cluster: 1: below 2")
 }

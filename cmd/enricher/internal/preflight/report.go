@@ -8,32 +8,32 @@ import (
 	"time"
 )
 
-// Status is how one check came out.
+// Status is the result of one check.
 type Status string
 
 // The values of Status.
 const (
 	OK      Status = "ok"
-	Skipped Status = "skipped" // not looked at; the finding says why
+	Skipped Status = "skipped" // not checked; the finding says why
 	Warning Status = "warning" // the service runs, but not as well or as safely as it could
-	Fatal   Status = "fatal"   // the service cannot do its work
+	Fatal   Status = "fatal"   // the service cannot run
 )
 
-// Finding is what one check found.
+// Finding is what a check found.
 type Finding struct {
-	// Check is one of a closed set of names: checks.
+	// Check is the name of the check, from a closed set.
 	Check string `json:"check"`
-	// Subject is what was looked at: a topic, a broker's address, …
+	// Subject is what was checked: a topic, a broker's address, …
 	Subject string `json:"subject"`
 	Status  Status `json:"status"`
-	// Found says in words what is there.
+	// Found describes what was found.
 	Found string `json:"found"`
-	// Remedy is what to do about it; absent when there is nothing to do.
+	// Remedy says what to do about it; it is absent when there is nothing to do.
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// Report is all findings, in the order in which they were made. As JSON its
-// fields and the names of checks and statuses stay; the words may change.
+// Report lists all findings, in the order in which they were made. In its JSON form
+// the fields and the names of checks and statuses are stable; texts may change.
 type Report struct {
 	Fatal    int       `json:"fatal"`
 	Warnings int       `json:"warnings"`
@@ -58,15 +58,15 @@ func (r *Report) ok(check, subject, format string, args ...any) {
 }
 
 func (r *Report) skip(check, subject, format string, args ...any) {
-	r.add(check, subject, Skipped, "not looked at: "+fmt.Sprintf(format, args...), "")
+	r.add(check, subject, Skipped, fmt.Sprintf(format, args...), "")
 }
 
-// untold is for a setting that a broker of this kind or version does not know.
-func (r *Report) untold(check, subject string) {
-	r.add(check, subject, Skipped, "the broker does not tell", "")
+// notReported adds a setting that a broker of this kind or version does not know.
+func (r *Report) notReported(check, subject string) {
+	r.add(check, subject, Skipped, "not reported by the broker", "")
 }
 
-// JSON writes the report for a program.
+// JSON writes the report as JSON.
 func (r *Report) JSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -74,8 +74,8 @@ func (r *Report) JSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// Text writes the report for a person: a line for each finding, and under it
-// what to do.
+// Text writes the report for people: one line per finding, and below it what to
+// do.
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
 	ok := 0
@@ -90,14 +90,14 @@ func (r *Report) Text(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "\n%d fatal, %s, %d ok", r.Fatal, count(r.Warnings, "warning"), ok)
 	if r.Skipped > 0 {
-		fmt.Fprintf(&b, ", %d not looked at", r.Skipped)
+		fmt.Fprintf(&b, ", %d skipped", r.Skipped)
 	}
 	b.WriteByte('\n')
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// count is a number with its noun.
+// count returns a number with its noun.
 func count[N int | int64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -105,8 +105,9 @@ func count[N int | int64](n N, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// span is a duration for people: days where it is long, else hours to seconds.
-func span(d time.Duration) string {
+// formatDuration formats a duration for people: in days if it is long, otherwise in
+// hours, minutes and seconds.
+func formatDuration(d time.Duration) string {
 	const day = 24 * time.Hour
 	if d >= 2*day {
 		return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(d)/float64(day)), ".0") + " days"

@@ -1,0 +1,80 @@
+// Package admin shows operators the state of a process: an HTTP server for
+// liveness, readiness, metrics and profiles, and the metrics and log of the Kafka
+// client. It changes nothing in the process.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Server is the HTTP server for operators.
+type Server struct {
+	// Addr is the address that the server listens on.
+	Addr net.Addr
+
+	server http.Server
+	served chan error
+}
+
+// Handler serves liveness, which shows only that the process responds, readiness
+// with its reasons, metrics and profiles. ready lists why the process is not
+// ready.
+func Handler(ready func() []string, metrics prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		status := struct {
+			Ready   bool     `json:"ready"`
+			Reasons []string `json:"reasons"`
+		}{Reasons: append([]string{}, ready()...)}
+		status.Ready = len(status.Reasons) == 0
+		w.Header().Set("Content-Type", "application/json")
+		if !status.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(status)
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	// All profiles, but not the page with the command line, which might contain secrets.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// Listen serves h at addr until Close.
+func Listen(addr string, h http.Handler) (*Server, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Addr: l.Addr(), server: http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, served: make(chan error, 1)}
+	go func() { s.served <- s.server.Serve(l) }()
+	return s, nil
+}
+
+// Close stops the server. Requests that are still running after a second are
+// aborted.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := s.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.server.Close()
+	}
+	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}

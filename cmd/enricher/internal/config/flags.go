@@ -1,0 +1,383 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"enricher/cmd/enricher/internal/hint"
+	"enricher/consumer"
+	"enricher/fetch"
+	"enricher/fetch/lookup"
+)
+
+// The groups of flags in the help of a command. Each group of flags checks its own
+// values, records what is wrong with them, and makes what they describe.
+
+// ServiceFlags are the flags of the service.
+type ServiceFlags struct {
+	KafkaFlags   `group:"Kafka:"`
+	GroupFlags   `group:"Kafka:"`
+	APIFlags     `group:"API:"`
+	RateFlags    `group:"API:"`
+	LookupFlags  `group:"Lookups:"`
+	OutputFlags  `group:"Output:"`
+	LimitFlags   `group:"Limits:"`
+	ProcessFlags `group:"Service:"`
+}
+
+// Check implements Checker.
+func (f *ServiceFlags) Check(src *Sources) {
+	f.KafkaFlags.Check(src)
+	f.GroupFlags.Check(src)
+	f.RateFlags.Check(src)
+	f.LookupFlags.Check(src)
+	f.OutputFlags.Check(src, f.InputTopics)
+	f.LimitFlags.Check(src)
+	f.ProcessFlags.Check(src)
+	f.APIFlags.Check(src) // last: it makes the client if there is no problem
+}
+
+// Pipeline returns the configuration of the pipeline, except for Kafka and
+// metrics.
+func (f *ServiceFlags) Pipeline() consumer.Config {
+	return consumer.Config{
+		Group:                     f.Group,
+		Instance:                  f.Instance,
+		InputTopics:               f.InputTopics,
+		EnrichedTopic:             f.EnrichedTopic,
+		DeadLetterTopic:           f.DeadLetterTopic,
+		AutoOffsetReset:           consumer.AutoOffsetReset(f.AutoOffsetReset),
+		SDKAppID:                  f.SDKAppID,
+		Client:                    f.Client,
+		APIConcurrency:            f.APIConcurrency,
+		APIRate:                   f.APIRate,
+		Retry:                     lookup.RetryPolicy{LookupDelay: f.LookupDelay, NotFoundWindow: f.NotFoundWindow, RetryWindow: f.RetryWindow},
+		MaxConsecutiveDeadLetters: f.MaxConsecutiveDeadLetters,
+		CacheSize:                 f.CacheSize,
+		CacheBytes:                int64(f.CacheBytes),
+		CacheTTL:                  f.CacheTTL,
+		MaxInFlight:               f.MaxInFlight,
+		MaxInFlightBytes:          int64(f.MaxInFlightBytes),
+		CommitInterval:            f.CommitInterval,
+		DrainTimeout:              f.DrainTimeout,
+		Log:                       f.Log,
+	}
+}
+
+// KafkaFlags configure the connections to the brokers.
+type KafkaFlags struct {
+	Brokers          List   `default:"127.0.0.1:9092" help:"Kafka bootstrap servers."`
+	TLS              bool   `name:"tls" help:"Use TLS for Kafka."`
+	TLSCA            string `name:"tls-ca" placeholder:"FILE" help:"PEM file with CA certificates, instead of the system's."`
+	TLSCert          string `name:"tls-cert" placeholder:"FILE" help:"PEM client certificate."`
+	TLSKey           string `name:"tls-key" placeholder:"FILE" help:"PEM private key of --tls-cert."`
+	SASLMechanism    string `name:"sasl-mechanism" placeholder:"NAME" help:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."`
+	SASLUser         string `name:"sasl-user" placeholder:"NAME" help:"SASL user name."`
+	SASLPasswordFile string `name:"sasl-password-file" placeholder:"FILE" help:"File with the SASL password."`
+
+	Options []kgo.Opt `kong:"-"` // reach the brokers; set by Check
+}
+
+// Check implements Checker.
+func (f *KafkaFlags) Check(src *Sources) {
+	if len(f.Brokers) == 0 {
+		src.Problem("brokers", "must be given")
+	}
+	f.Options = []kgo.Opt{kgo.SeedBrokers(f.Brokers...)}
+	if f.UsesTLS() {
+		f.Options = append(f.Options, kgo.DialTLSConfig(f.tlsConfig(src)))
+	}
+	if f.SASLMechanism != "" || f.SASLUser != "" || f.SASLPasswordFile != "" {
+		if m := f.mechanism(src); m != nil {
+			f.Options = append(f.Options, kgo.SASL(m))
+		}
+	}
+}
+
+// UsesTLS reports whether connections to the brokers use TLS.
+func (f *KafkaFlags) UsesTLS() bool {
+	return f.TLS || f.TLSCA != "" || f.TLSCert != "" || f.TLSKey != ""
+}
+
+func (f *KafkaFlags) tlsConfig(src *Sources) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.TLSCA != "" {
+		pem, err := os.ReadFile(f.TLSCA)
+		c.RootCAs = x509.NewCertPool()
+		if err == nil && !c.RootCAs.AppendCertsFromPEM(pem) {
+			err = fmt.Errorf("%s contains no PEM certificate", f.TLSCA)
+		}
+		if err != nil {
+			src.Problem("tls-ca", "%v", err)
+		}
+	}
+	if (f.TLSCert == "") != (f.TLSKey == "") {
+		src.Problem("tls-cert", "requires --tls-key, and the other way round; set both or neither")
+	} else if f.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(f.TLSCert, f.TLSKey)
+		if err != nil {
+			src.Problem("tls-cert", "%v", err)
+		}
+		c.Certificates = []tls.Certificate{cert}
+	}
+	return c
+}
+
+func (f *KafkaFlags) mechanism(src *Sources) sasl.Mechanism {
+	src.Required("sasl-user", f.SASLUser)
+	src.Required("sasl-password-file", f.SASLPasswordFile)
+	var password string
+	if f.SASLPasswordFile != "" {
+		b, err := os.ReadFile(f.SASLPasswordFile)
+		password = strings.TrimRight(string(b), "\r\n")
+		if err == nil && password == "" {
+			err = fmt.Errorf("%s is empty", f.SASLPasswordFile)
+		}
+		if err != nil {
+			src.Problem("sasl-password-file", "%v", err)
+		}
+	}
+	switch f.SASLMechanism {
+	case "PLAIN":
+		return plain.Auth{User: f.SASLUser, Pass: password}.AsMechanism()
+	case "SCRAM-SHA-256":
+		return scram.Auth{User: f.SASLUser, Pass: password}.AsSha256Mechanism()
+	case "SCRAM-SHA-512":
+		return scram.Auth{User: f.SASLUser, Pass: password}.AsSha512Mechanism()
+	}
+	src.Problem("sasl-mechanism", "%q must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", f.SASLMechanism)
+	return nil
+}
+
+// Principal returns the Kafka principal of the SASL user, such as User:enricher,
+// or "" if there is no SASL user.
+func (f *KafkaFlags) Principal() string {
+	if f.SASLUser == "" {
+		return ""
+	}
+	return "User:" + f.SASLUser
+}
+
+// GroupFlags configure the consumer group.
+type GroupFlags struct {
+	Group           string `default:"call-enricher" help:"Consumer group; also the prefix of the transactional id."`
+	Instance        string `default:"${hostname}" help:"Unique name of this instance; must stay the same across restarts."`
+	InputTopics     List   `default:"call-ended" help:"Topics of call-ended events."`
+	AutoOffsetReset string `default:"earliest" help:"Where to start when the group has no committed offset: earliest, latest or none (fail)."`
+}
+
+// Check implements Checker.
+func (f *GroupFlags) Check(src *Sources) {
+	src.Required("group", f.Group)
+	src.Required("instance", f.Instance)
+	if len(f.InputTopics) == 0 {
+		src.Problem("input-topics", "must be given")
+	}
+	for i, t := range f.InputTopics {
+		if slices.Contains(f.InputTopics[:i], t) {
+			src.Problem("input-topics", "lists %q twice", t)
+		}
+	}
+	if !slices.Contains([]string{"earliest", "latest", "none"}, f.AutoOffsetReset) {
+		src.Problem("auto-offset-reset", "%q must be one of earliest, latest, none", f.AutoOffsetReset)
+	}
+}
+
+// OutputFlags configure the output topics.
+type OutputFlags struct {
+	EnrichedTopic   string        `default:"call-enriched" help:"Topic of enriched records."`
+	DeadLetterTopic string        `default:"call-dead-letters" help:"Topic of events that could not be enriched."`
+	CommitInterval  time.Duration `default:"50ms" help:"Maximum time a completed event waits to be committed."`
+}
+
+// Check records what is wrong with the values, given the input topics.
+func (f *OutputFlags) Check(src *Sources, inputs []string) {
+	src.Required("enriched-topic", f.EnrichedTopic)
+	src.Required("dead-letter-topic", f.DeadLetterTopic)
+	if slices.Contains(inputs, f.EnrichedTopic) {
+		src.Problem("enriched-topic", "%q is an input topic: enricher would read its own records; use another topic", f.EnrichedTopic)
+	}
+	if slices.Contains(inputs, f.DeadLetterTopic) {
+		src.Problem("dead-letter-topic", "%q is an input topic: enricher would read its own records; use another topic, and enricher dlq replay to process dead letters again", f.DeadLetterTopic)
+	}
+	if f.EnrichedTopic == f.DeadLetterTopic {
+		src.Problem("dead-letter-topic", "%q is the enriched topic; use another topic", f.EnrichedTopic)
+	}
+	src.atLeast("commit-interval", int64(f.CommitInterval), int64(time.Millisecond), "1ms")
+}
+
+// APIFlags configure the client of the call-record API.
+type APIFlags struct {
+	Region         string        `placeholder:"NAME" help:"Region of the app: ${regions}."`
+	APIURL         string        `name:"api-url" placeholder:"URL" help:"Base URL of the API, instead of --region."`
+	APIInsecure    bool          `name:"api-insecure" help:"Allow plain HTTP to hosts other than localhost."`
+	SDKAppID       int           `name:"sdk-app-id" placeholder:"N" help:"SDKAppID of the app."`
+	Identifier     string        `default:"administrator" help:"Administrator account used to sign requests (UserSig identifier)."`
+	SecretKeyFile  string        `placeholder:"FILE" help:"File with the app's secret key, read again when it changes; or set $$ENRICHER_SECRET_KEY."`
+	APITimeout     time.Duration `name:"api-timeout" default:"5s" help:"Timeout of one API request; must exceed 3s."`
+	APIConcurrency int           `name:"api-concurrency" default:"256" help:"Maximum number of concurrent API requests."`
+
+	Client *fetch.Client `kong:"-"` // set by Check
+}
+
+// Check implements Checker. It makes the client if no problem is known, neither
+// with these flags nor with any checked before.
+func (f *APIFlags) Check(src *Sources) {
+	base := f.APIURL
+	switch {
+	case f.Region != "" && f.APIURL != "":
+		src.Problem("region", "conflicts with --api-url; set only one")
+	case f.Region != "":
+		var err error
+		if base, err = fetch.RegionURL(f.Region); err != nil {
+			src.Problem("region", "%v", err)
+		}
+	case f.APIURL == "":
+		src.Problem("region", "must be given (%s), or use --api-url", strings.Join(fetch.Regions(), ", "))
+	}
+	if f.SDKAppID < 1 || f.SDKAppID > math.MaxUint32 {
+		src.Problem("sdk-app-id", "must be given: a number from 1 to %d", uint32(math.MaxUint32))
+	}
+	src.Required("identifier", f.Identifier)
+	if f.APITimeout <= 3*time.Second {
+		src.Problem("api-timeout", "%v is too short: the API itself gives up after 3s, so the timeout must be longer", f.APITimeout)
+	}
+	if f.APIConcurrency < 1 {
+		src.Problem("api-concurrency", "must be at least 1")
+	}
+	key := f.key(src)
+	if src.problems != nil {
+		return
+	}
+	var err error
+	f.Client, err = fetch.NewClient(fetch.ClientConfig{
+		BaseURL: base, Insecure: f.APIInsecure, SDKAppID: f.SDKAppID, Identifier: f.Identifier,
+		Key: key, Timeout: f.APITimeout, Concurrency: f.APIConcurrency, UserAgent: src.userAgent,
+	})
+	if err != nil { // everything but the URL has been checked
+		for _, e := range hint.Split(err) {
+			src.problems = append(src.problems, problem{"api-url", strings.TrimPrefix(e.Error(), "base URL: ")})
+		}
+	}
+}
+
+func (f *APIFlags) key(src *Sources) *fetch.SecretKey {
+	var key *fetch.SecretKey
+	var err error
+	switch {
+	case f.SecretKeyFile != "" && src.secretKey != "":
+		err = errors.New("conflicts with $" + envSecretKey + "; set only one")
+	case f.SecretKeyFile != "":
+		key, err = fetch.KeyFromFile(f.SecretKeyFile)
+	case src.secretKey != "":
+		key, err = fetch.KeyFromValue(fetch.NewSecret(src.secretKey))
+	default:
+		err = errors.New("must be given, or set $" + envSecretKey)
+	}
+	if err != nil {
+		src.Problem("secret-key-file", "%s", strings.TrimPrefix(err.Error(), "secret key: "))
+	}
+	return key
+}
+
+// RateFlags configure the rate limiter.
+type RateFlags struct {
+	APIRate float64 `name:"api-rate" default:"200" help:"Maximum API requests per second for the whole group (0 = unlimited)."`
+}
+
+// Check implements Checker.
+func (f *RateFlags) Check(src *Sources) {
+	if f.APIRate < 0 {
+		src.Problem("api-rate", "must not be negative (0 = unlimited)")
+	}
+}
+
+// LookupFlags configure when calls are looked up, when lookups are given up, and
+// the cache.
+type LookupFlags struct {
+	LookupDelay               time.Duration `default:"5s" help:"Delay between the end of a call and its first lookup."`
+	NotFoundWindow            time.Duration `default:"2m" help:"How long to retry a record that is not found."`
+	RetryWindow               time.Duration `default:"5m" help:"How long to retry a call that keeps failing while others succeed."`
+	MaxConsecutiveDeadLetters int           `default:"1000" help:"Consecutive lookups that may be dead-lettered before lookups are paused (0 = off)."`
+	CacheSize                 int           `default:"100000" help:"Maximum number of cached records (0 disables the cache)."`
+	CacheBytes                ByteSize      `default:"256MiB" help:"Maximum memory of the cache."`
+	CacheTTL                  time.Duration `name:"cache-ttl" default:"1h" help:"How long a record stays cached."`
+}
+
+// Check implements Checker.
+func (f *LookupFlags) Check(src *Sources) {
+	src.atLeast("lookup-delay", int64(f.LookupDelay), 0, "0s")
+	src.atLeast("not-found-window", int64(f.NotFoundWindow), int64(time.Second), "1s")
+	src.atLeast("retry-window", int64(f.RetryWindow), int64(time.Second), "1s")
+	src.atLeast("max-consecutive-dead-letters", int64(f.MaxConsecutiveDeadLetters), 0, "0 (off)")
+	src.atLeast("cache-size", int64(f.CacheSize), 0, "0 (no cache)")
+	src.atLeast("cache-bytes", int64(f.CacheBytes), 0, "0")
+	src.atLeast("cache-ttl", int64(f.CacheTTL), int64(time.Second), "1s")
+}
+
+// LimitFlags bound what an instance holds in memory.
+type LimitFlags struct {
+	MaxInFlight      int      `default:"20000" help:"Maximum number of events in flight."`
+	MaxInFlightBytes ByteSize `default:"128MiB" help:"Maximum memory of events in flight."`
+}
+
+// Check implements Checker.
+func (f *LimitFlags) Check(src *Sources) {
+	src.atLeast("max-in-flight", int64(f.MaxInFlight), 1, "1")
+	src.atLeast("max-in-flight-bytes", int64(f.MaxInFlightBytes), 1<<20, "1MiB, the size of a large event")
+}
+
+// atLeast records a problem if value is below least; text is least in words.
+func (src *Sources) atLeast(flag string, value, least int64, text string) {
+	if value < least {
+		src.Problem(flag, "must be at least %s", text)
+	}
+}
+
+// ProcessFlags configure the process: its admin server, shutdown and log, which
+// goes to standard error.
+type ProcessFlags struct {
+	AdminAddr    string        `default:"127.0.0.1:9464" help:"Address of /livez, /readyz and /metrics."`
+	DrainTimeout time.Duration `default:"20s" help:"Maximum duration of a graceful shutdown."`
+	LogLevel     string        `default:"info" help:"debug, info, warn or error."`
+	LogFormat    string        `default:"json" help:"json or console."`
+
+	Log *zap.Logger `kong:"-"` // set by Check
+}
+
+// Check implements Checker.
+func (f *ProcessFlags) Check(src *Sources) {
+	src.Required("admin-addr", f.AdminAddr)
+	src.atLeast("drain-timeout", int64(f.DrainTimeout), int64(time.Second), "1s")
+	level, err := zapcore.ParseLevel(f.LogLevel)
+	if err != nil || level > zapcore.ErrorLevel {
+		src.Problem("log-level", "%q must be one of debug, info, warn, error", f.LogLevel)
+	}
+	var encoder zapcore.Encoder
+	switch f.LogFormat {
+	case "json":
+		cfg := zap.NewProductionEncoderConfig()
+		cfg.EncodeTime, cfg.TimeKey = zapcore.RFC3339NanoTimeEncoder, "time"
+		encoder = zapcore.NewJSONEncoder(cfg)
+	case "console":
+		encoder = zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
+	default:
+		src.Problem("log-format", "%q must be json or console", f.LogFormat)
+		return
+	}
+	f.Log = zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level))
+}

@@ -1,0 +1,138 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"enricher/producer"
+)
+
+const (
+	// fenceTimeout bounds fencing. The broker first ends the transaction that the
+	// previous run left open, which takes no longer than TransactionTimeout; the
+	// rest is for a coordinator that is moving.
+	fenceTimeout = 3 * producer.TransactionTimeout
+	// abortTimeout bounds an abort, which only saves readers the wait for
+	// TransactionTimeout.
+	abortTimeout = producer.TransactionTimeout / 2
+)
+
+// exclusiveProducer is the only producer that can write to the journal of a
+// dead-letter topic, until a later run fences it.
+type exclusiveProducer struct {
+	cl           *kgo.Client
+	inits        *initialisations
+	initsAtStart int32 // initialisations when it had fenced the previous one
+}
+
+// TransactionalID returns the id under which the dead letters of a topic are
+// replayed.
+func TransactionalID(deadLetterTopic string) string { return "enricher-replay-" + deadLetterTopic }
+
+// fencePrevious fences the producer of the previous run and ends its open
+// transaction. When it returns, that transaction is committed or aborted.
+func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, error) {
+	p := &exclusiveProducer{inits: &initialisations{}}
+	id := TransactionalID(topics.DeadLetterTopic)
+	var err error
+	p.cl, err = kgo.NewClient(append(topics.Kafka[:len(topics.Kafka):len(topics.Kafka)],
+		kgo.TransactionalID(id),
+		kgo.TransactionTimeout(producer.TransactionTimeout),
+		kgo.ProducerBatchMaxBytes(producer.DefaultMaxRecordBytes),
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, like Java clients
+		kgo.ProducerLinger(0),                                // a transaction is produced in one go and flushed
+		kgo.WithHooks(p.inits),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("configure Kafka client: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
+	defer cancel()
+	_, _, err = p.cl.ProducerID(ctx)
+	if errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
+		err = &producer.NotAuthorizedError{Operations: []string{"Describe", "Write"}, ResourceType: "transactional-id", Resource: id, Err: err}
+	}
+	if err != nil {
+		p.cl.Close()
+		return nil, p.wrap(fmt.Sprintf("initialise transactional id %q", id), err)
+	}
+	p.initsAtStart = p.inits.n.Load()
+	return p, nil
+}
+
+func (p *exclusiveProducer) close() { p.cl.Close() }
+
+// commit produces records in one transaction. After an error they may be
+// committed or not, and the producer must not be used again.
+func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record) error {
+	if err := p.cl.BeginTransaction(); err != nil {
+		return p.wrap("begin transaction", err)
+	}
+	var produced kgo.FirstErrPromise
+	var tooLarge atomic.Bool
+	for _, r := range records {
+		promise := produced.Promise()
+		p.cl.Produce(ctx, r, func(r *kgo.Record, err error) {
+			if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) {
+				tooLarge.Store(true)
+			}
+			if err != nil {
+				err = fmt.Errorf("topic %q: %w", r.Topic, err)
+			}
+			promise(r, err)
+		})
+	}
+	err := errors.Join(p.cl.Flush(ctx), produced.Err())
+	if tooLarge.Load() {
+		err = errTooLarge
+	}
+	if err == nil && p.inits.n.Load() != p.initsAtStart {
+		// Rare: when retention deletes the last batch that it produced, kgo
+		// initialises its id again, even a fenced one, and produces again.
+		err = errReinitialised
+	}
+	if err != nil {
+		err = p.wrap("produce", err)
+		if !errors.Is(err, ErrFenced) { // an abort might initialise the id again
+			p.abort()
+		}
+		return err
+	}
+	if err := p.cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return p.wrap("end transaction", err)
+	}
+	return nil
+}
+
+func (p *exclusiveProducer) abort() {
+	ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
+	defer cancel()
+	_ = p.cl.EndTransaction(ctx, kgo.TryAbort) // if it fails, the transaction times out
+}
+
+func (p *exclusiveProducer) wrap(operation string, err error) error {
+	err = fmt.Errorf("%s: %w", operation, err)
+	if producer.IsFenced(err) {
+		return fmt.Errorf("%w (%w)", ErrFenced, err)
+	}
+	return &clientError{err}
+}
+
+// initialisations counts how often the client initialised its transactional id.
+type initialisations struct{ n atomic.Int32 }
+
+var _ kgo.HookBrokerWrite = (*initialisations)(nil)
+
+// OnBrokerWrite implements kgo.HookBrokerWrite.
+func (i *initialisations) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	if key == int16(kmsg.InitProducerID) {
+		i.n.Add(1)
+	}
+}

@@ -1,0 +1,174 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Topics names the topics, and the brokers that have them.
+type Topics struct {
+	Kafka           []kgo.Opt // brokers, TLS, SASL
+	DeadLetterTopic string
+	JournalTopic    string
+}
+
+// Snapshot is the dead-letter topic and its journal at the time of OpenSnapshot.
+// Dead letters written later are not in it; those that retention deletes later
+// disappear from it.
+type Snapshot struct {
+	cl          *kgo.Client
+	deadLetters *topic
+	ranges      map[int32]offsetRange // of deadLetters
+	journal     *topic                // nil if it does not exist
+	markers     markerSet
+}
+
+// OpenSnapshot finds the topics and reads the journal.
+func OpenSnapshot(ctx context.Context, topics Topics) (*Snapshot, error) {
+	cl, err := kgo.NewClient(topics.Kafka...)
+	if err != nil {
+		return nil, fmt.Errorf("configure Kafka client: %w", err)
+	}
+	s := &Snapshot{cl: cl}
+	if err := s.load(ctx, topics); err != nil {
+		cl.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close closes the snapshot's Kafka client; its iterators fail afterwards.
+func (s *Snapshot) Close() { s.cl.Close() }
+
+func (s *Snapshot) load(ctx context.Context, topics Topics) (err error) {
+	if s.deadLetters, err = findTopic(ctx, s.cl, topics.DeadLetterTopic); err != nil {
+		return err
+	}
+	// Up to the last stable offset: every transaction below it has ended.
+	if s.ranges, err = s.deadLetters.ranges(ctx, kadm.NewClient(s.cl).ListCommittedOffsets); err != nil {
+		return err
+	}
+	s.journal, err = findTopic(ctx, s.cl, topics.JournalTopic)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		s.journal = nil
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.readJournal(ctx, func(pos Position, m *Marker) {
+		if m == nil {
+			s.markers.set(pos, Open)
+		} else {
+			s.markers.set(pos, m.Action)
+		}
+	})
+}
+
+// readJournal calls fn for every marker of this dead-letter topic, up to the high
+// watermark of the journal: it waits for transactions that are still open there.
+func (s *Snapshot) readJournal(ctx context.Context, fn func(Position, *Marker)) error {
+	ranges, err := s.journal.ranges(ctx, kadm.NewClient(s.cl).ListEndOffsets)
+	if err != nil {
+		return err
+	}
+	for _, p := range s.journal.partitions() {
+		for raw, err := range s.journal.read(ctx, p, ranges[p]) {
+			if err != nil {
+				return err
+			}
+			id, pos, m, err := parseMarker(raw)
+			if err != nil {
+				return fmt.Errorf("topic %q: record %d:%d is not a journal entry: %w", s.journal.name, p, raw.Offset, err)
+			}
+			if id == s.deadLetters.id {
+				fn(pos, m)
+			}
+		}
+	}
+	return nil
+}
+
+// Records yields the records that the filter selects, partition by partition in
+// the order of their offsets, and at most one error, which is the last element.
+func (s *Snapshot) Records(ctx context.Context, f Filter) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		n := 0
+		for _, p := range s.deadLetters.partitions() {
+			offsets, ok := f.narrow(p, s.ranges[p])
+			if !ok {
+				continue
+			}
+			for raw, err := range s.deadLetters.read(ctx, p, offsets) {
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				r := newRecord(raw, &s.markers)
+				if !f.matches(r) {
+					continue
+				}
+				if n++; !yield(r, nil) || n == f.Limit {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Newest returns the most recently written records that the filter selects, in
+// the order in which they were written, and the number of records that it selects
+// without Limit, which must be positive. Of each record only the value that keep
+// returns stays in memory.
+func Newest[T any](ctx context.Context, s *Snapshot, f Filter, keep func(*Record) T) ([]T, int, error) {
+	type kept struct {
+		written time.Time
+		value   T
+	}
+	byTime := func(a, b kept) int { return a.written.Compare(b.written) }
+	limit, selected := f.Limit, 0
+	f.Limit = 0
+	var newest []kept
+	for r, err := range s.Records(ctx, f) {
+		if err != nil {
+			return nil, selected, err
+		}
+		selected++
+		if newest = append(newest, kept{r.Raw.Timestamp, keep(r)}); len(newest) == 2*limit {
+			slices.SortStableFunc(newest, byTime)
+			newest = slices.Delete(newest, 0, limit)
+		}
+	}
+	slices.SortStableFunc(newest, byTime)
+	var values []T
+	for _, k := range newest[max(0, len(newest)-limit):] {
+		values = append(values, k.value)
+	}
+	return values, selected, nil
+}
+
+// History returns the markers of dead letters in the order in which they were
+// written. Compaction may have removed all but the last one of each.
+func (s *Snapshot) History(ctx context.Context, positions []Position) (map[Position][]Marker, error) {
+	history := make(map[Position][]Marker)
+	if s.journal == nil {
+		return history, nil
+	}
+	for _, pos := range positions {
+		history[pos] = nil
+	}
+	err := s.readJournal(ctx, func(pos Position, m *Marker) {
+		if _, wanted := history[pos]; wanted && m != nil {
+			history[pos] = append(history[pos], *m)
+		}
+	})
+	return history, err
+}
