@@ -167,7 +167,7 @@ func (c *Consumer) runSessions(ctx context.Context) error {
 func (c *Consumer) runSession(ctx context.Context) error {
 	c.membership.reset()
 	s, err := session.Open(ctx, session.Config{
-		Opts:             c.cfg.Kafka(),
+		Kafka:            c.cfg.Kafka,
 		GroupOpts:        []kgo.Opt{kgo.Balancers(c.membership), kgo.WithHooks(c.membership)},
 		Group:            c.cfg.Group,
 		Instance:         c.cfg.Instance,

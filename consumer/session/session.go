@@ -26,8 +26,10 @@ import (
 
 // Config says how to open a Session.
 type Config struct {
-	Opts           []kgo.Opt     // brokers, TLS, SASL, logger, for every client
-	GroupOpts      []kgo.Opt     // for the client that is a member of the group: its balancer and hooks
+	// Kafka returns the options of a client: brokers, TLS, SASL, logger. Those that
+	// Open sets itself win.
+	Kafka          func() []kgo.Opt
+	GroupOpts      []kgo.Opt     // of the client that is the group's member: balancer, hooks
 	Group          string        // consumer group, and prefix of the transactional id
 	Instance       string        // unique among running processes, stable across restarts
 	Started        time.Time     // of this process; of two with one instance name, the later one stays
@@ -49,9 +51,9 @@ const (
 	// its partitions.
 	DefaultSessionTimeout = 10 * time.Second
 	defaultHeartbeat      = time.Second
-	// rebalanceTimeout leaves a member time to end a transaction that the broker
+	// RebalanceTimeout leaves a member time to end a transaction that the broker
 	// ends for it after producer.TransactionTimeout.
-	rebalanceTimeout = 20 * time.Second
+	RebalanceTimeout = 20 * time.Second
 )
 
 // Time limits of opening and closing: the first covers an InitProducerID that
@@ -138,7 +140,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		topicIDs: make(map[string][16]byte), serials: make(map[topicPartition]uint64),
 	}
 	s.root, s.cancel = context.WithCancel(context.Background())
-	admin, err := kgo.NewClient(append(slices.Clone(cfg.Opts), kgo.ClientID(clientID(cfg.Instance, cfg.Started)+"-admin"), kgo.WithContext(s.root))...)
+	admin, err := kgo.NewClient(append(cfg.Kafka(), kgo.ClientID(clientID(cfg.Instance, cfg.Started)), kgo.WithContext(s.root))...)
 	if err != nil {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
@@ -153,9 +155,9 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	gts, err := kgo.NewGroupTransactSession(append([]kgo.Opt{
+	gts, err := kgo.NewGroupTransactSession(slices.Concat([]kgo.Opt{
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), // cfg.GroupOpts may wrap it
-	}, append(slices.Concat(cfg.Opts, cfg.GroupOpts),
+	}, cfg.Kafka(), cfg.GroupOpts, []kgo.Opt{
 		kgo.WithContext(s.root),
 		kgo.MaxVersions(versions),
 		kgo.ClientID(clientID(cfg.Instance, cfg.Started)),
@@ -179,14 +181,14 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.AdjustFetchOffsetsFn(s.adjustOffsets),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.Heartbeat),
-		kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.RebalanceTimeout(RebalanceTimeout),
 		kgo.TransactionalID(TransactionalID(cfg.Group, cfg.Instance)),
 		kgo.TransactionTimeout(producer.TransactionTimeout),
 		kgo.ProducerBatchMaxBytes(cfg.MaxRecordBytes),
 		kgo.MaxBufferedRecords(maxBufferedRecords),
 		kgo.RecordDeliveryTimeout(deliveryTimeout),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Java clients
-	)...)...)
+	})...)
 	if err != nil {
 		s.admin.Close()
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
@@ -330,7 +332,7 @@ func (s *Session) leave(member string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	cl, err := kgo.NewClient(s.cfg.Opts...)
+	cl, err := kgo.NewClient(s.cfg.Kafka()...)
 	if err != nil {
 		return
 	}
