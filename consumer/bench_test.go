@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -19,9 +17,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"enricher/consumer"
+	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
 	"enricher/producer"
 	"enricher/schemas"
+	"enricher/test/harness"
 )
 
 const (
@@ -30,8 +30,8 @@ const (
 	benchRounds  = 3
 )
 
-// figures are what a contender reached: events a second, and for each event the
-// CPU time and the allocations of this process.
+// figures are a contender's events per second and, for each event, the CPU time and
+// the allocations of this process.
 type figures struct {
 	perSecond float64
 	cpu       time.Duration
@@ -68,7 +68,7 @@ func (m meter) read(events int) figures {
 
 func cpuTime() time.Duration {
 	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails for wrong arguments only
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails only for wrong arguments
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
@@ -77,26 +77,26 @@ func cpuTime() time.Duration {
 // and lookups, here of an API in memory, are the pipeline's two extremes. Broker
 // and API are part of this process and its CPU time.
 func BenchmarkAgainstCopyLoop(b *testing.B) {
-	againstCopyLoop(b, 600_000, func() benchWorld {
-		w := makeWorld(b, fetchtest.Config{}, new(net.Dialer).DialContext)
-		return benchWorld{world: w, url: "http://127.0.0.1", memory: true, close: w.cluster.Close}
+	againstCopyLoop(b, 600_000, func() benchEnv {
+		e := childEnv(b, fetchtest.Config{})
+		return benchEnv{env: e, url: "http://127.0.0.1", memory: true, close: e.Cluster.Close}
 	})
 }
 
-// againstCopyLoop lets the contenders take turns with so many events, each in a
-// world of its own, and reports the median of each.
-func againstCopyLoop(b *testing.B, events int, world func() benchWorld) {
+// againstCopyLoop lets the contenders take turns with so many events, each in an
+// environment of its own, and reports the median of each.
+func againstCopyLoop(b *testing.B, events int, start func() benchEnv) {
 	b.Helper()
 	contenders := []struct {
 		name          string
 		calls, events int
-		run           func(benchWorld) figures
+		run           func(benchEnv) figures
 	}{
-		{"loop-50ms", benchCalls, events, func(w benchWorld) figures { return w.loop(events, 50*time.Millisecond) }},
-		{"loop-200ms", benchCalls, events, func(w benchWorld) figures { return w.loop(events, 200*time.Millisecond) }},
-		{"loop-1s", benchCalls, events, func(w benchWorld) figures { return w.loop(events, time.Second) }},
-		{"hits", benchCalls, events, func(w benchWorld) figures { return w.pipeline(events) }},
-		{"lookups", benchLookups, benchLookups, func(w benchWorld) figures { return w.pipeline(benchLookups) }},
+		{"loop-50ms", benchCalls, events, func(e benchEnv) figures { return e.loop(events, 50*time.Millisecond) }},
+		{"loop-200ms", benchCalls, events, func(e benchEnv) figures { return e.loop(events, 200*time.Millisecond) }},
+		{"loop-1s", benchCalls, events, func(e benchEnv) figures { return e.loop(events, time.Second) }},
+		{"hits", benchCalls, events, func(e benchEnv) figures { return e.pipeline(events) }},
+		{"lookups", benchLookups, benchLookups, func(e benchEnv) figures { return e.pipeline(benchLookups) }},
 	}
 	rounds := benchRounds
 	if testing.Short() {
@@ -106,10 +106,10 @@ func againstCopyLoop(b *testing.B, events int, world func() benchWorld) {
 		all := make(map[string][]figures)
 		for range rounds {
 			for _, c := range contenders {
-				w := world()
-				w.fill(partitions, c.calls, c.events)
-				all[c.name] = append(all[c.name], c.run(w))
-				w.close()
+				e := start()
+				e.fill(partitions, c.calls, c.events)
+				all[c.name] = append(all[c.name], c.run(e))
+				e.close()
 			}
 		}
 		median := func(name string) figures {
@@ -131,30 +131,30 @@ func againstCopyLoop(b *testing.B, events int, world func() benchWorld) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// benchWorld is a world for one contender.
-type benchWorld struct {
-	*world
+// benchEnv is the environment of one contender.
+type benchEnv struct {
+	*env
 	url    string // of the API
 	memory bool   // the API is reached in memory
 	close  func()
 }
 
 // fill feeds events of that many calls to so many partitions.
-func (w benchWorld) fill(partitions, calls, events int) {
-	w.t.Helper()
+func (e benchEnv) fill(partitions, calls, events int) {
+	e.T.Helper()
 	for n := range events {
-		w.feeder.Produce(context.Background(), &kgo.Record{
-			Topic: w.In, Partition: int32(n % partitions), Value: callback(benchCall(n%calls), time.Now()),
-		}, w.mustFeed)
+		e.Client.Produce(context.Background(), &kgo.Record{
+			Topic: e.In, Partition: int32(n % partitions), Value: audittest.EndCall(benchCall(n%calls), time.Now()),
+		}, e.mustFeed)
 	}
-	if err := w.feeder.Flush(context.Background()); err != nil {
-		w.t.Fatal(err)
+	if err := e.Client.Flush(context.Background()); err != nil {
+		e.T.Fatal(err)
 	}
 }
 
-func (w benchWorld) mustFeed(_ *kgo.Record, err error) {
+func (e benchEnv) mustFeed(_ *kgo.Record, err error) {
 	if err != nil {
-		w.t.Error(err)
+		e.T.Error(err)
 	}
 }
 
@@ -162,25 +162,25 @@ func benchCall(n int) string { return "8a1f77c2-4be0-4d51-9d0c-" + fmt.Sprintf("
 
 // loop is the bare loop: poll, decode the CallId, encode an enriched record,
 // produce, and end the transaction every so often.
-func (w benchWorld) loop(events int, every time.Duration) figures {
-	w.t.Helper()
+func (e benchEnv) loop(events int, every time.Duration) figures {
+	e.T.Helper()
 	m := startMeter()
-	s, err := kgo.NewGroupTransactSession(append(w.opts(),
-		kgo.ConsumerGroup("loop"), kgo.ConsumeTopics(w.In), kgo.TransactionalID("loop"),
+	s, err := kgo.NewGroupTransactSession(append(e.Opts(),
+		kgo.ConsumerGroup("loop"), kgo.ConsumeTopics(e.In), kgo.TransactionalID("loop"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.BlockRebalanceOnPoll(),
 		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(16<<20),
 		kgo.ProducerBatchMaxBytes(1048588), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))...)
 	if err != nil {
-		w.t.Fatal(err)
+		e.T.Fatal(err)
 	}
 	defer s.CloseAllowingRebalance()
 	record := fetchtest.RecordFor(0, "any")
-	out := producer.RecordBuilder{EnrichedTopic: w.Out, SDKAppID: "1400000000"}
+	out := producer.RecordBuilder{EnrichedTopic: e.Enriched, SDKAppID: "1400000000"}
 	ctx := context.Background()
 	for done, open := 0, 0; done < events; {
 		if err := s.Begin(); err != nil {
-			w.t.Fatal(err)
+			e.T.Fatal(err)
 		}
 		var failed kgo.FirstErrPromise
 		for deadline := time.Now().Add(every); time.Now().Before(deadline) && done+open < events; {
@@ -188,21 +188,21 @@ func (w benchWorld) loop(events int, every time.Duration) figures {
 			fetches := s.PollRecords(poll, 10_000)
 			cancel()
 			fetches.EachRecord(func(r *kgo.Record) {
-				e, err := schemas.ParseEvent(r.Value)
+				event, err := schemas.ParseEvent(r.Value)
 				if err != nil {
-					w.t.Error(err)
+					e.T.Error(err)
 				}
-				record.CallID = e.CallID
-				s.Produce(ctx, out.Enriched(r, e.CallID, schemas.Enrich(&record).Encode(), "miss", "request"), failed.Promise())
+				record.CallID = event.CallID
+				s.Produce(ctx, out.Enriched(r, event.CallID, schemas.Enrich(&record).Encode(), "miss", "request"), failed.Promise())
 				open++
 			})
 		}
 		if err := s.Client().Flush(ctx); err != nil || failed.Err() != nil {
-			w.t.Fatal(err, failed.Err())
+			e.T.Fatal(err, failed.Err())
 		}
 		ok, err := s.End(ctx, kgo.TryCommit)
 		if err != nil || !ok {
-			w.t.Fatal("the loop's transaction did not commit: ", err)
+			e.T.Fatal("the loop's transaction did not commit: ", err)
 		}
 		done, open = done+open, 0
 		s.AllowRebalance()
@@ -213,45 +213,45 @@ func (w benchWorld) loop(events int, every time.Duration) figures {
 // pipeline is the program, with an API that takes no time, until so many events
 // have their outcome. When there are fewer calls than events, nearly all of them
 // are cache hits.
-func (w benchWorld) pipeline(events int, change ...func(*consumer.Config)) figures {
-	w.t.Helper()
+func (e benchEnv) pipeline(events int, change ...func(*consumer.Config)) figures {
+	e.T.Helper()
 	m := startMeter()
-	i, stop := w.run(append(change, unlimited)...)
+	i, stop := e.run(append(change, unlimited)...)
 	defer stop()
-	i.outcomes(events)
+	awaitOutcomes(i, events)
 	return m.read(events)
 }
 
 func unlimited(c *consumer.Config) { c.APIRate, c.Retry.LookupDelay = 0, 0 }
 
-// outcomes waits until so many events have theirs.
-func (i *instance) outcomes(n int) {
-	for i.metric("enricher_events_total") < float64(n) {
+// awaitOutcomes waits until so many events have their outcome.
+func awaitOutcomes(i *harness.Instance, n int) {
+	for i.Metric("enricher_events_total") < float64(n) {
 		<-time.After(2 * time.Millisecond)
 	}
 }
 
-// run runs the program. Unlike world.start it puts nothing between the program
-// and the broker.
-func (w benchWorld) run(change ...func(*consumer.Config)) (i *instance, stop func()) {
-	w.t.Helper()
+// run runs the program. Unlike env.start it puts nothing between the program and
+// the broker.
+func (e benchEnv) run(change ...func(*consumer.Config)) (i *harness.Instance, stop func()) {
+	e.T.Helper()
 	var transport http.RoundTripper
-	if w.memory {
-		transport = fetchtest.Transport(w.api)
+	if e.memory {
+		transport = fetchtest.Transport(e.API)
 	}
-	i = &instance{w: w.world, reg: prometheus.NewRegistry()}
-	cfg, err := config("a", w.url, transport, i.reg)
+	i = &harness.Instance{T: e.T, Registry: prometheus.NewRegistry()}
+	cfg, err := harness.Config("a", e.url, transport, i.Registry)
 	if err != nil {
-		w.t.Fatal(err)
+		e.T.Fatal(err)
 	}
-	w.apply(&cfg)
-	cfg.Kafka = w.opts
+	e.Apply(&cfg)
+	cfg.Kafka = e.Opts
 	for _, c := range change {
 		c(&cfg)
 	}
 	i.Consumer, err = consumer.New(cfg)
 	if err != nil {
-		w.t.Fatal(err)
+		e.T.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -259,7 +259,7 @@ func (w benchWorld) run(change ...func(*consumer.Config)) (i *instance, stop fun
 	return i, func() {
 		cancel()
 		if err := <-ended; err != nil {
-			w.t.Error(err)
+			e.T.Error(err)
 		}
 		cfg.Client.Close()
 	}
@@ -269,56 +269,39 @@ func (w benchWorld) run(change ...func(*consumer.Config)) (i *instance, stop fun
 // the cache and 20,000 events in flight.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
-		w := benchWorld{world: makeWorld(b, fetchtest.Config{}, new(net.Dialer).DialContext)}
-		w.fill(partitions, 100_000, 100_000)
-		server, err := fetchtest.Listen(w.api)
-		if err != nil {
-			b.Fatal(err)
-		}
-		p := w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: "a", Unlimited: true})
-		for len(w.outputs()) < 100_000 {
+		e := benchEnv{env: childEnv(b, fetchtest.Config{})}
+		e.fill(partitions, 100_000, 100_000)
+		p := e.spawn(childInstance{API: e.serveAPI(), Instance: "a", Unlimited: true})
+		for len(e.Outputs()) < 100_000 {
 			<-time.After(500 * time.Millisecond)
 		}
-		b.ReportMetric(p.resident(b, "VmRSS"), "cached-MB")
+		reportMemory(b, p, "VmRSS", "cached-MB")
 		for n := range 20_000 {
 			id := "never-" + strconv.Itoa(n)
-			w.api.Never(id)
-			w.feeder.Produce(context.Background(), &kgo.Record{Topic: w.In, Partition: int32(n % partitions), Value: callback(id, time.Now())}, w.mustFeed)
+			e.API.Never(id)
+			e.Client.Produce(context.Background(), &kgo.Record{Topic: e.In, Partition: int32(n % partitions), Value: audittest.EndCall(id, time.Now())}, e.mustFeed)
 		}
-		if err := w.feeder.Flush(context.Background()); err != nil {
+		if err := e.Client.Flush(context.Background()); err != nil {
 			b.Fatal(err)
 		}
-		for w.api.UniqueCallIDs() < 120_000 {
+		for e.API.UniqueCallIDs() < 120_000 {
 			<-time.After(100 * time.Millisecond)
 		}
 		<-time.After(10 * time.Second) // some rounds of repeats
-		b.ReportMetric(p.resident(b, "VmRSS"), "in-flight-MB")
-		b.ReportMetric(p.resident(b, "VmHWM"), "peak-MB")
-		p.kill()
-		if err := server.Close(); err != nil {
-			b.Fatal(err)
-		}
-		w.cluster.Close()
+		reportMemory(b, p, "VmRSS", "in-flight-MB")
+		reportMemory(b, p, "VmHWM", "peak-MB")
+		p.Kill()
+		e.Cluster.Close()
 	}
 	b.ReportMetric(0, "ns/op")
 }
 
-// resident reads a figure of the process's status, in MB.
-func (p *process) resident(b *testing.B, field string) float64 {
+// reportMemory reports a field of a process's status.
+func reportMemory(b *testing.B, p *harness.Process, field, name string) {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	mb, err := p.MemoryMB(field)
 	if err != nil {
-		b.Skip("resident memory is read from /proc: ", err)
+		b.Skip("memory is read from /proc: ", err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			kb, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")))
-			if err != nil {
-				b.Fatal(err)
-			}
-			return float64(kb) / 1000
-		}
-	}
-	b.Fatalf("no %s in the process's status", field)
-	return 0
+	b.ReportMetric(mb, name)
 }

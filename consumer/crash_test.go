@@ -1,226 +1,147 @@
 package consumer_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"flag"
 	"fmt"
-	"io"
-	"net"
-	"os"
-	"os/exec"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"enricher/consumer"
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
+	"enricher/test/kafkaproxy"
 )
 
-// victim is what a child process is told: this test binary, run as one
-// instance until it is killed.
-type victim struct {
-	names
-	Brokers   []string
-	API       string
-	Instance  string
-	Unlimited bool // no quota, no settle delay, no flood guard
-	// Hold is where to get stuck; it says so on standard output.
-	Hold *failpoint
-}
-
-const victimEnv = "ENRICHER_TEST_VICTIM"
-
-func TestMain(m *testing.M) {
-	if told := os.Getenv(victimEnv); told != "" {
-		if err := beVictim(told); err != nil {
-			_, _ = fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	// The tests in real time wait for brokers and members most of the time.
-	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set("8") // a number, so it cannot fail
-	}
-	code := m.Run()
-	if sharedKafka.cluster != nil {
-		if err := sharedKafka.cluster.Stop(); err != nil {
-			_, _ = fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func beVictim(told string) error {
-	var v victim
-	if err := json.Unmarshal([]byte(told), &v); err != nil {
-		return err
-	}
-	cfg, err := config(v.Instance, v.API, nil, prometheus.NewRegistry())
-	if err != nil {
-		return err
-	}
-	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...)} }
-	v.apply(&cfg)
-	quick(&cfg)
-	if v.Hold != nil {
-		n := &network{dial: new(net.Dialer).DialContext}
-		n.onRequest(v.Hold.stuck)
-		cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(v.Brokers...), kgo.Dialer(n.DialContext)} }
-	}
-	if v.Unlimited {
-		cfg.APIRate, cfg.Retry.LookupDelay, cfg.MaxConsecutiveDeadLetters = 0, 0, 0
-	}
-	c, err := consumer.New(cfg)
-	if err != nil {
-		return err
-	}
-	return c.Run(context.Background())
-}
-
-// process is a child that runs an instance.
-type process struct {
-	cmd    *exec.Cmd
-	stdout io.Reader
-}
-
-func (w *world) spawn(instance, api string) *process {
-	w.t.Helper()
-	return w.spawnAs(victim{Brokers: w.brokers, API: api, Instance: instance})
-}
-
-func (w *world) spawnAs(v victim) *process {
-	w.t.Helper()
-	v.names = w.names
-	told, err := json.Marshal(v)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	p := &process{cmd: exec.Command(self)}
-	p.cmd.Env = append(os.Environ(), victimEnv+"="+string(told))
-	p.cmd.Stderr = os.Stderr
-	if p.stdout, err = p.cmd.StdoutPipe(); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(p.kill)
-	return p
-}
-
-// kill is SIGKILL; it returns when the process is gone.
-func (p *process) kill() {
-	if p.cmd.ProcessState == nil {
-		_ = p.cmd.Process.Kill() // gone already, at worst
-		_ = p.cmd.Wait()         // says that it was killed
-	}
-}
-
-// failpoint is a moment of a transaction: a request that is under way. Happens
-// says whether it still takes effect.
-type failpoint struct {
+// crashPoint is a moment of a transaction: a request that is in flight. Handled
+// means that the broker still handles it.
+type crashPoint struct {
 	Key     kmsg.Key
-	Happens bool
+	Handled bool
 }
 
-// stuck lets the process that reaches the failpoint go no further.
-func (p *failpoint) stuck(k kmsg.Key) *fate {
-	if k != p.Key {
+// crashPoints are the moments at which instances crash. On the embedded broker the
+// process has ended before the broker continues.
+var crashPoints = map[string]crashPoint{
+	"before produce":                {Key: kmsg.Produce},
+	"during produce":                {Key: kmsg.Produce, Handled: true},
+	"after produce":                 {Key: kmsg.TxnOffsetCommit},
+	"after the offsets":             {Key: kmsg.TxnOffsetCommit, Handled: true},
+	"before end":                    {Key: kmsg.EndTxn},
+	"after end, before it is known": {Key: kmsg.EndTxn, Handled: true},
+}
+
+// hang makes the network of the instance hang at the crash point.
+func (p *crashPoint) hang(k kmsg.Key) *kafkaproxy.Action {
+	switch {
+	case k != p.Key:
 		return nil
+	case p.Handled:
+		return &kafkaproxy.Action{After: harness.Hang}
 	}
-	stay := func() {
-		_, _ = fmt.Println("stuck") // a parent that is gone needs no word
-		select {}
-	}
-	if p.Happens {
-		return &fate{after: stay}
-	}
-	return &fate{before: stay}
+	return &kafkaproxy.Action{Before: harness.Hang}
 }
 
-// stuck waits until the process is at its failpoint.
-func (p *process) stuck(t *testing.T) {
-	t.Helper()
-	if _, err := bufio.NewReader(p.stdout).ReadString('\n'); err != nil {
-		t.Fatal("the failpoint was not reached: ", err)
+// killAt makes the embedded broker kill the process that is stored, once, when the
+// crash point is reached.
+func (e *env) killAt(p crashPoint) (armed *atomic.Pointer[harness.Process], died <-chan struct{}) {
+	armed = new(atomic.Pointer[harness.Process])
+	killed := make(chan struct{}, 1)
+	e.Cluster.ControlKey(int16(p.Key), func(kmsg.Request) (kmsg.Response, error, bool) {
+		e.Cluster.KeepControl()
+		process := armed.Swap(nil)
+		if process == nil {
+			return nil, nil, false
+		}
+		process.Kill()
+		killed <- struct{}{}
+		if p.Handled {
+			return nil, nil, false
+		}
+		return nil, context.Canceled, true
+	})
+	return armed, killed
+}
+
+func (e *env) awaitDeath(died <-chan struct{}) {
+	e.T.Helper()
+	select {
+	case <-died:
+	case <-time.After(20 * time.Second):
+		e.T.Fatal("the crash point was not reached")
 	}
 }
 
-// failpoints are the moments of a transaction at which a process dies. On the
-// embedded broker the process is gone before the broker goes on.
-var failpoints = map[string]failpoint{
-	"before begin":                  {kmsg.Produce, false},
-	"during produce":                {kmsg.Produce, true},
-	"after produce":                 {kmsg.TxnOffsetCommit, false},
-	"after the offsets":             {kmsg.TxnOffsetCommit, true},
-	"before end":                    {kmsg.EndTxn, false},
-	"after end, before it is known": {kmsg.EndTxn, true},
-}
-
-// crashPoints: an instance dies by SIGKILL at every point of a transaction;
-// itself restarted, or another one, takes over; exactly once each time.
-func crashPoints(t *testing.T) {
-	for name, point := range failpoints {
+// TestCrashPoints kills an instance at every point of a transaction, starts it
+// again and kills it again. Then another instance takes over.
+func TestCrashPoints(t *testing.T) {
+	for name, point := range crashPoints {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, api := tcpWorld(t)
-			var armed atomic.Pointer[process]
-			died := make(chan struct{}, 1)
-			w.cluster.ControlKey(int16(point.Key), func(kmsg.Request) (kmsg.Response, error, bool) {
-				w.cluster.KeepControl()
-				p := armed.Swap(nil)
-				if p == nil {
-					return nil, nil, false
-				}
-				p.kill()
-				died <- struct{}{}
-				if point.Happens {
-					return nil, nil, false
-				}
-				return nil, context.Canceled, true
-			})
-			for round, instance := range []string{"a", "a"} {
-				p := w.spawn(instance, api)
-				w.calls("warm"+strconv.Itoa(round)+"-", 30)
-				w.await(30 * time.Second)
+			e := childEnv(t, fetchtest.Config{})
+			url := e.serveAPI()
+			armed, died := e.killAt(point)
+			for round := range 2 {
+				p := e.spawn(childInstance{API: url, Instance: "a"})
+				e.FeedCalls("warm"+strconv.Itoa(round)+"-", 30)
+				e.Await(30 * time.Second)
 				armed.Store(p)
-				w.calls("c"+strconv.Itoa(round)+"-", 200)
-				select {
-				case <-died:
-				case <-time.After(20 * time.Second):
-					t.Fatal("the failpoint was not reached")
-				}
+				e.FeedCalls("c"+strconv.Itoa(round)+"-", 200)
+				e.awaitDeath(died)
 			}
-			w.spawn("b", api)
-			w.await(30 * time.Second)
-			w.check()
+			e.spawn(childInstance{API: url, Instance: "b"})
+			e.Await(30 * time.Second)
+			e.Check()
 		})
 	}
 }
 
-// mutantIsCaught: a pipeline that commits its offsets outside the
-// transaction loses events when it dies before the end; the check must say so.
-func mutantIsCaught(t *testing.T) {
+// TestKafkaCrashPoints does the same on a real Kafka, where the instance hangs at
+// the crash point until it is killed.
+func TestKafkaCrashPoints(t *testing.T) {
 	t.Parallel()
-	w, api := tcpWorld(t)
-	// The broker plays the mutant: it commits at once what should wait for the
-	// end of the transaction.
-	w.cluster.ControlKey(int16(kmsg.TxnOffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
-		w.cluster.KeepControl()
+	for name, point := range crashPoints {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := kafkaEnv(t, unevenAPI)
+			url := e.serveAPI()
+			for round := range 2 {
+				e.FeedCalls("r"+strconv.Itoa(round)+"-", 5*partitions)
+				e.killHanging(childInstance{API: url, Instance: "a", Unlimited: true, Hang: &point})
+			}
+			e.spawn(childInstance{API: url, Instance: "b", Unlimited: true})
+			e.Await(time.Minute)
+			e.Check()
+		})
+	}
+}
+
+// killHanging spawns an instance that hangs at a crash point, and kills it there,
+// after the checks.
+func (e *env) killHanging(c childInstance, checks ...func()) {
+	e.T.Helper()
+	p := e.spawn(c)
+	if err := p.AwaitHang(); err != nil {
+		e.T.Fatal(err)
+	}
+	for _, check := range checks {
+		check()
+	}
+	p.Kill()
+}
+
+// TestAuditDetectsLoss checks the check: a pipeline that commits its offsets outside
+// the transaction loses events when it crashes before the end, and the audit must
+// report them.
+func TestAuditDetectsLoss(t *testing.T) {
+	t.Parallel()
+	e := childEnv(t, fetchtest.Config{})
+	url := e.serveAPI()
+	// The broker commits at once what should wait for the end of the transaction.
+	e.Cluster.ControlKey(int16(kmsg.TxnOffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		e.Cluster.KeepControl()
 		req := kreq.(*kmsg.TxnOffsetCommitRequest)
 		resp := req.ResponseKind().(*kmsg.TxnOffsetCommitResponse)
 		plain := kmsg.NewPtrOffsetCommitRequest()
@@ -235,57 +156,31 @@ func mutantIsCaught(t *testing.T) {
 			}
 			plain.Topics, resp.Topics = append(plain.Topics, pt), append(resp.Topics, rt)
 		}
-		w.cluster.SleepControl(func() {
-			if _, err := plain.RequestWith(context.Background(), w.feeder); err != nil {
+		e.Cluster.SleepControl(func() {
+			if _, err := plain.RequestWith(context.Background(), e.Client); err != nil {
 				t.Error(err)
 			}
 		})
 		return resp, nil, true
 	})
-	var armed atomic.Pointer[process]
-	died := make(chan struct{}, 1)
-	w.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
-		w.cluster.KeepControl()
-		p := armed.Swap(nil)
-		if p == nil {
-			return nil, nil, false
-		}
-		p.kill()
-		died <- struct{}{}
-		return nil, context.Canceled, true
-	})
-	p := w.spawn("a", api)
-	w.calls("warm-", 30)
-	w.await(30 * time.Second)
+	armed, died := e.killAt(crashPoint{Key: kmsg.EndTxn})
+	p := e.spawn(childInstance{API: url, Instance: "a"})
+	e.FeedCalls("warm-", 30)
+	e.Await(30 * time.Second)
 	armed.Store(p)
-	w.calls("c-", 200)
-	select {
-	case <-died:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the failpoint was not reached")
-	}
-	w.spawn("b", api)
-	w.calls("more-", 30)
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		a := w.ledger.Check(w.outputs())
-		if a.Enriched >= 100 && len(a.Lost) > 0 && time.Now().After(deadline) {
-			return // caught
-		}
+	e.FeedCalls("c-", 200)
+	e.awaitDeath(died)
+	e.spawn(childInstance{API: url, Instance: "b"})
+	e.FeedCalls("more-", 30)
+	<-time.After(10 * time.Second) // until b has completed what it finds
+	e.Eventually(20*time.Second, func() error {
+		a := e.Audit()
 		if a.OK() {
-			t.Fatalf("the mutant went unnoticed: %v", a)
+			t.Fatalf("the audit reports no loss: %v", a)
 		}
-		<-time.After(time.Second)
-	}
-}
-
-// tcpWorld is a world that other processes reach.
-func tcpWorld(t *testing.T) (w *world, api string) {
-	t.Helper()
-	w = makeWorld(t, fetchtest.Config{}, new(net.Dialer).DialContext)
-	server, err := fetchtest.Listen(w.api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
-	return w, server.URL
+		if a.Enriched < 100 || len(a.Lost) == 0 {
+			return fmt.Errorf("want 100 enriched records and some losses: %v", a)
+		}
+		return nil
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -12,19 +11,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"enricher/consumer"
+	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
 	"enricher/test/kafka"
 )
 
-// The benchmarks of this file run on a real Kafka, with KAFKA_TESTS=1. The API
-// is asked over TCP; it is part of this process, and of its figures.
+// The benchmarks of this file run on a real Kafka, with KAFKA_TESTS=1. Requests to
+// the API use TCP; the API is part of this process, and of its figures.
 
-// realWorld starts a Kafka with so many partitions.
-func realWorld(b *testing.B, partitions int32, api fetchtest.Config) benchWorld {
+// realEnv starts a Kafka with so many partitions.
+func realEnv(b *testing.B, partitions int32, api fetchtest.Config) benchEnv {
 	b.Helper()
 	if os.Getenv("KAFKA_TESTS") == "" {
 		b.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn)")
@@ -33,16 +33,13 @@ func realWorld(b *testing.B, partitions int32, api fetchtest.Config) benchWorld 
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := joinWorld(b, api, new(net.Dialer).DialContext, c.Brokers)
-	created, err := kadm.NewClient(w.feeder).CreateTopics(b.Context(), partitions, 1, nil, w.In, w.Out, w.Dead)
-	if err = errors.Join(err, created.Error()); err != nil {
-		b.Fatal(err)
-	}
-	server, err := fetchtest.Listen(w.api)
+	e := &env{Env: harness.NewEnv(harness.Connect(b, c.Brokers...), harness.DefaultTopics, api)}
+	e.CreateTopics(int(partitions), e.In, e.Enriched, e.Dead)
+	server, err := fetchtest.Listen(e.API)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return benchWorld{world: w, url: server.URL, close: func() {
+	return benchEnv{env: e, url: server.URL, close: func() {
 		if err := errors.Join(server.Close(), c.Stop()); err != nil {
 			b.Error(err)
 		}
@@ -51,7 +48,7 @@ func realWorld(b *testing.B, partitions int32, api fetchtest.Config) benchWorld 
 
 // BenchmarkKafkaAgainstCopyLoop is BenchmarkAgainstCopyLoop on a real Kafka.
 func BenchmarkKafkaAgainstCopyLoop(b *testing.B) {
-	againstCopyLoop(b, 2_000_000, func() benchWorld { return realWorld(b, partitions, fetchtest.Config{}) })
+	againstCopyLoop(b, 2_000_000, func() benchEnv { return realEnv(b, partitions, fetchtest.Config{}) })
 }
 
 // BenchmarkKafkaGrowth shows how the cost of an event grows with the partitions
@@ -68,10 +65,10 @@ func BenchmarkKafkaGrowth(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
-				w := realWorld(b, int32(c.partitions), fetchtest.Config{})
-				w.fill(c.partitions, benchCalls, c.events)
-				f := w.pipeline(c.events)
-				w.close()
+				e := realEnv(b, int32(c.partitions), fetchtest.Config{})
+				e.fill(c.partitions, benchCalls, c.events)
+				f := e.pipeline(c.events)
+				e.close()
 				f.report(b, "events")
 			}
 			b.ReportMetric(0, "ns/op")
@@ -86,16 +83,16 @@ func BenchmarkKafkaCached(b *testing.B) {
 	for _, calls := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(strconv.Itoa(calls), func(b *testing.B) {
 			for b.Loop() {
-				w := realWorld(b, partitions, fetchtest.Config{})
-				w.fill(partitions, calls, calls)
-				i, stop := w.run(unlimited, func(c *consumer.Config) { c.CacheSize, c.CacheBytes = calls, 4<<30 })
-				i.outcomes(calls)
+				e := realEnv(b, partitions, fetchtest.Config{})
+				e.fill(partitions, calls, calls)
+				i, stop := e.run(unlimited, func(c *consumer.Config) { c.CacheSize, c.CacheBytes = calls, 4<<30 })
+				awaitOutcomes(i, calls)
 				m := startMeter()
-				w.fill(partitions, calls, events)
-				i.outcomes(calls + events)
+				e.fill(partitions, calls, events)
+				awaitOutcomes(i, calls+events)
 				f := m.read(events)
 				stop()
-				w.close()
+				e.close()
 				f.report(b, "events")
 			}
 			b.ReportMetric(0, "ns/op")
@@ -117,24 +114,24 @@ func BenchmarkKafkaLatency(b *testing.B) {
 		b.Run(fmt.Sprintf("slow=%v", slow), func(b *testing.B) {
 			late := func(n int) bool { return slow && n%10 == 0 }
 			for b.Loop() {
-				w := realWorld(b, partitions, fetchtest.Config{Latency: func(callID string) time.Duration {
+				e := realEnv(b, partitions, fetchtest.Config{Latency: func(callID string) time.Duration {
 					if n := callNumber(callID); late(n) {
 						return time.Second + time.Duration(n*37%3001)*time.Millisecond
 					}
 					return usual
 				}})
-				i, stop := w.run(func(c *consumer.Config) { c.Retry.LookupDelay = 0 })
+				i, stop := e.run(func(c *consumer.Config) { c.Retry.LookupDelay = 0 })
 				for len(i.Ready()) > 0 {
 					<-time.After(10 * time.Millisecond)
 				}
 				var took []time.Duration
-				for n, d := range w.timeEvents(events, time.Second/perSecond) {
+				for n, d := range e.timeEvents(events, time.Second/perSecond) {
 					if !late(n) {
 						took = append(took, d)
 					}
 				}
 				stop()
-				w.close()
+				e.close()
 				reportLatency(b, took)
 			}
 			b.ReportMetric(0, "ns/op")
@@ -152,19 +149,19 @@ func callNumber(callID string) int {
 
 // timeEvents feeds events of a call each at even intervals, and returns how long
 // it took from the moment each was due until a reader had its enriched record.
-func (w benchWorld) timeEvents(events int, every time.Duration) []time.Duration {
-	w.t.Helper()
+func (e benchEnv) timeEvents(events int, every time.Duration) []time.Duration {
+	e.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(events)*every+time.Minute)
 	defer cancel()
-	feeder, err := kgo.NewClient(append(w.opts(), kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	feeder, err := kgo.NewClient(append(e.Opts(), kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
-		w.t.Fatal(err)
+		e.T.Fatal(err)
 	}
 	defer feeder.Close()
-	reader, err := kgo.NewClient(append(w.opts(), kgo.ConsumeTopics(w.Out),
+	reader, err := kgo.NewClient(append(e.Opts(), kgo.ConsumeTopics(e.Enriched),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
 	if err != nil {
-		w.t.Fatal(err)
+		e.T.Fatal(err)
 	}
 	defer reader.Close()
 	start := time.Now().Add(time.Second)
@@ -175,8 +172,8 @@ func (w benchWorld) timeEvents(events int, every time.Duration) []time.Duration 
 		for n := range events {
 			<-time.After(time.Until(due(n)))
 			feeder.Produce(ctx, &kgo.Record{
-				Topic: w.In, Partition: int32(n % partitions), Value: callback("call-"+strconv.Itoa(n), due(n)),
-			}, w.mustFeed)
+				Topic: e.In, Partition: int32(n % partitions), Value: audittest.EndCall("call-"+strconv.Itoa(n), due(n)),
+			}, e.mustFeed)
 		}
 	}()
 	took := make([]time.Duration, events)
@@ -184,7 +181,7 @@ func (w benchWorld) timeEvents(events int, every time.Duration) []time.Duration 
 		fetches := reader.PollFetches(ctx)
 		now := time.Now()
 		if err := fetches.Err(); err != nil {
-			w.t.Fatal(err)
+			e.T.Fatal(err)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			took[callNumber(string(r.Key))] = now.Sub(due(callNumber(string(r.Key))))
@@ -222,20 +219,20 @@ func reportLatency(b *testing.B, took []time.Duration) {
 func BenchmarkKafkaLongRun(b *testing.B) {
 	const lap, laps = 500_000, 5
 	for b.Loop() {
-		w := realWorld(b, partitions, fetchtest.Config{})
-		p := w.spawnAs(victim{Brokers: w.brokers, API: w.url, Instance: "a", Unlimited: true})
+		e := realEnv(b, partitions, fetchtest.Config{})
+		p := e.spawn(childInstance{API: e.url, Instance: "a", Unlimited: true})
 		for n := 1; n <= laps; n++ {
 			for k := range lap {
 				id := benchCall((n-1)*lap + k)
-				w.feeder.Produce(context.Background(), &kgo.Record{Topic: w.In, Partition: int32(k % partitions), Value: callback(id, time.Now())}, w.mustFeed)
+				e.Client.Produce(context.Background(), &kgo.Record{Topic: e.In, Partition: int32(k % partitions), Value: audittest.EndCall(id, time.Now())}, e.mustFeed)
 			}
-			for w.api.Requests() < n*lap {
+			for e.API.Requests() < n*lap {
 				<-time.After(100 * time.Millisecond)
 			}
-			b.ReportMetric(p.resident(b, "VmRSS"), fmt.Sprintf("MB-after-%.1fM", float64(n*lap)/1e6))
+			reportMemory(b, p, "VmRSS", fmt.Sprintf("MB-after-%.1fM", float64(n*lap)/1e6))
 		}
-		p.kill()
-		w.close()
+		p.Kill()
+		e.close()
 	}
 	b.ReportMetric(0, "ns/op")
 }

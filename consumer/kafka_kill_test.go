@@ -13,10 +13,11 @@ import (
 
 	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
 )
 
-// unevenAPI takes a second for every tenth call, so that the others are done
-// ahead of it, and nothing for the rest.
+// unevenAPI takes a second for every tenth call, so that the other calls are
+// completed before it.
 var unevenAPI = fetchtest.Config{Latency: func(callID string) time.Duration {
 	if strings.HasSuffix(callID, "7") {
 		return time.Second
@@ -24,122 +25,86 @@ var unevenAPI = fetchtest.Config{Latency: func(callID string) time.Duration {
 	return 0
 }}
 
-// TestKafkaKill: kill -9 at random moments, most of them inside a transaction;
-// the same instance, restarted, goes on soon.
-func TestKafkaKill(t *testing.T) {
+// TestKafkaKillAtRandom kills an instance at random moments, most of them inside a
+// transaction, and starts it again.
+func TestKafkaKillAtRandom(t *testing.T) {
 	t.Parallel()
-	w := onKafka(t, unevenAPI)
-	server, err := fetchtest.Listen(w.api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	e := kafkaEnv(t, unevenAPI)
+	url := e.serveAPI()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for round := range 8 {
-		p := w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: "a", Unlimited: true})
-		w.calls("r"+strconv.Itoa(round)+"-", 300)
-		before := len(w.outputs())
-		for start := time.Now(); len(w.outputs()) == before && before < w.ledger.Due(); <-time.After(10 * time.Millisecond) {
+		p := e.spawn(childInstance{API: url, Instance: "a", Unlimited: true})
+		e.FeedCalls("r"+strconv.Itoa(round)+"-", 300)
+		before := len(e.Outputs())
+		for start := time.Now(); len(e.Outputs()) == before && before < e.Ledger.Due(); <-time.After(10 * time.Millisecond) {
 			if time.Since(start) > 30*time.Second {
 				t.Fatal("no outcome after 30 s")
 			}
 		}
 		<-time.After(time.Duration(rng.IntN(400)) * time.Millisecond)
-		p.kill()
+		p.Kill()
 	}
-	w.spawn("a", server.URL)
-	w.await(30 * time.Second)
-	w.check()
+	e.spawn(childInstance{API: url, Instance: "a"})
+	e.Await(30 * time.Second)
+	e.Check()
 }
 
-// TestKafkaCrashPoints: kill -9 at every point of a transaction, twice; the
-// same instance takes over, and then another one.
-func TestKafkaCrashPoints(t *testing.T) {
-	t.Parallel()
-	for name, point := range failpoints {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := onKafka(t, unevenAPI)
-			server, err := fetchtest.Listen(w.api)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = server.Close() })
-			for round := range 2 {
-				w.calls("r"+strconv.Itoa(round)+"-", 5*partitions)
-				p := w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: "a", Unlimited: true, Hold: &point})
-				p.stuck(t)
-				p.kill()
-			}
-			w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: "b", Unlimited: true})
-			w.await(time.Minute)
-			w.check()
-		})
-	}
-}
-
-// TestKafkaKillInTransaction: kill -9 when all of a transaction is at the
-// broker, save its end. Readers and the next owner of the partitions must not
-// wait for its time-out of 10 s if the same instance comes back.
+// TestKafkaKillInTransaction kills an instance when the broker has all of a
+// transaction except its end. Readers and the next owner of the partitions must not
+// wait for its timeout of 10 s if the same instance comes back.
 func TestKafkaKillInTransaction(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name, next      string
-		readers, owners time.Duration // at most until they go on
+		name, next     string
+		readers, owner time.Duration // the longest time until each continues
 	}{
-		{"itself comes back", "a", 5 * time.Second, 7 * time.Second},
-		// Another one does not know whose transaction it is.
-		{"another one takes over", "b", 25 * time.Second, 30 * time.Second},
+		{name: "same instance comes back", next: "a", readers: harness.ReadersAfterRestart, owner: harness.OwnerAfterRestart},
+		{name: "another instance takes over", next: "b", readers: harness.ReadersAfterTakeover, owner: harness.OwnerAfterTakeover},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := onKafka(t, fetchtest.Config{})
-			server, err := fetchtest.Listen(w.api)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = server.Close() })
-			w.calls("c", 10*partitions)
-			p := w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: "a", Unlimited: true, Hold: &failpoint{kmsg.EndTxn, false}})
-			p.stuck(t)
-			adm := kadm.NewClient(w.feeder)
-			id := session.TransactionalID(w.Group, "a")
-			if got, err := adm.DescribeTransactions(t.Context(), id); err != nil || got[id].State != "Ongoing" {
-				t.Fatalf("the transaction is %s: %v", got[id].State, err)
-			}
-			p.kill()
+			e := kafkaEnv(t, fetchtest.Config{})
+			url := e.serveAPI()
+			e.FeedCalls("c", 10*partitions)
+			end := crashPoint{Key: kmsg.EndTxn}
+			e.killHanging(childInstance{API: url, Instance: "a", Unlimited: true, Hang: &end}, func() {
+				id := session.TransactionalID(e.Group, "a")
+				if got, err := e.Admin().DescribeTransactions(t.Context(), id); err != nil || got[id].State != "Ongoing" {
+					t.Fatalf("the transaction is %s: %v", got[id].State, err)
+				}
+			})
 			killed := time.Now()
-			w.spawnAs(victim{Brokers: w.brokers, API: server.URL, Instance: c.next, Unlimited: true})
-			for w.heldBack(adm) {
+			e.spawn(childInstance{API: url, Instance: c.next, Unlimited: true})
+			for e.heldBack() {
 				<-time.After(20 * time.Millisecond)
 			}
 			readers := time.Since(killed)
-			for len(w.outputs()) == 0 {
+			for len(e.Outputs()) == 0 {
 				<-time.After(20 * time.Millisecond)
 			}
-			owners := time.Since(killed)
-			t.Logf("read_committed readers went on after %v, the next owner after %v", readers, owners)
-			if readers > c.readers || owners > c.owners {
-				t.Errorf("want at most %v and %v", c.readers, c.owners)
+			owner := time.Since(killed)
+			t.Logf("read_committed readers continued after %v, the next owner after %v", readers, owner)
+			if readers > c.readers || owner > c.owner {
+				t.Errorf("want at most %v and %v", c.readers, c.owner)
 			}
-			w.await(30 * time.Second)
-			w.check()
+			e.Await(30 * time.Second)
+			e.Check()
 		})
 	}
 }
 
-// heldBack says whether an open transaction holds readers of the enriched topic
+// heldBack reports whether an open transaction holds readers of the enriched topic
 // back at its first record.
-func (w *world) heldBack(adm *kadm.Client) bool {
-	w.t.Helper()
-	stable, err := adm.ListCommittedOffsets(context.Background(), w.Out)
+func (e *env) heldBack() bool {
+	e.T.Helper()
+	stable, err := e.Admin().ListCommittedOffsets(context.Background(), e.Enriched)
 	if err == nil {
 		err = stable.Error()
 	}
 	if err != nil {
-		w.t.Fatal(err)
+		e.T.Fatal(err)
 	}
 	held := true
 	stable.Each(func(o kadm.ListedOffset) { held = held && o.Offset == 0 })

@@ -1,7 +1,6 @@
 package consumer_test
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -18,42 +17,33 @@ import (
 
 	"enricher/consumer"
 	"enricher/consumer/audit"
+	"enricher/consumer/audit/audittest"
 	"enricher/consumer/progress"
 	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
 	"enricher/schemas"
 	"enricher/test/kafka"
+	"enricher/test/kafkaproxy"
 )
 
-// The broker's limits on offset metadata, which an embedded one has not.
-
-// flood feeds n calls to partition 0, without waiting for each; those that
-// never says have no record.
-func (w *world) flood(n int, never func(int) bool) {
-	w.t.Helper()
-	for i := range n {
-		id := "c" + strconv.Itoa(w.fed)
-		e := w.enriched(id)
-		if never(i) {
-			w.api.Never(id)
-			e = audit.Expect{Reasons: []schemas.Reason{schemas.NotFound}}
+// feedMany feeds n calls to partition 0, a fifth of which, at random, have no record.
+func (e *env) feedMany(n int) {
+	e.T.Helper()
+	rng := rand.New(rand.NewPCG(1, 1))
+	events := make([]audit.Expect, n)
+	for i := range events {
+		id := "c" + strconv.Itoa(i)
+		events[i] = audittest.Enriched(e.API, id)
+		if rng.IntN(5) == 0 {
+			e.API.Never(id)
+			events[i] = audit.Expect{Reasons: []schemas.Reason{schemas.NotFound}}
 		}
-		e.Key, e.Value, e.Produced = []byte(id), callback(id, time.Now()), time.Now()
-		w.fed++
-		r := &kgo.Record{Topic: w.In, Partition: 0, Key: e.Key, Value: e.Value}
-		w.feeder.Produce(context.Background(), r, func(r *kgo.Record, err error) {
-			if err != nil {
-				w.t.Error(err)
-			}
-			w.ledger.Add(audit.Source{Topic: w.In, Partition: r.Partition, Offset: r.Offset}, e)
-		})
+		events[i].Value = audittest.EndCall(id, time.Now())
 	}
-	if err := w.feeder.Flush(context.Background()); err != nil {
-		w.t.Fatal(err)
-	}
+	e.FeedAll(events...)
 }
 
-// commits are the sizes of offset metadata that the broker took.
+// commits are the sizes of the offset metadata that the broker accepted.
 type commits struct {
 	mu     sync.Mutex
 	sums   []int // of each commit
@@ -62,11 +52,11 @@ type commits struct {
 
 func (i *instance) watchCommits() *commits {
 	c := &commits{}
-	i.network.onRequest(func(k kmsg.Key) *fate {
+	i.network.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
 		if k != kmsg.TxnOffsetCommit {
 			return nil
 		}
-		return &fate{answer: func(req kmsg.Request, resp kmsg.Response) {
+		return &kafkaproxy.Action{Respond: func(req kmsg.Request, resp kmsg.Response) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			sum := 0
@@ -84,66 +74,66 @@ func (i *instance) watchCommits() *commits {
 	return c
 }
 
-// pressed checks that metadata neared the limit, kept it, and cost no session.
-func (i *instance) pressed(c *commits, limit int) {
-	i.w.t.Helper()
+// checkLimit fails the test unless metadata came close to a limit, did not exceed
+// it, and cost no session.
+func (i *instance) checkLimit(t *testing.T, c *commits, limit int) {
+	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.widest < limit*3/4 || c.widest > limit {
-		i.w.t.Errorf("metadata of up to %d bytes: the limit of %d was to be neared, and kept", c.widest, limit)
+		t.Errorf("metadata of up to %d bytes, want 75 to 100 %% of the limit of %d", c.widest, limit)
 	}
-	if n := i.metric("enricher_kafka_session_restarts_total"); n > 0 {
-		i.w.t.Errorf("the session was rebuilt %v times", n)
+	if n := i.Metric("enricher_kafka_session_restarts_total"); n > 0 {
+		t.Errorf("%v session restarts, want none", n)
 	}
 }
 
-// TestKafkaMetadata: a flood of calls that are never found presses the offset
-// metadata of one partition against the broker's limit.
-func TestKafkaMetadata(t *testing.T) {
-	w := onKafka(t, fetchtest.Config{})
-	rng := rand.New(rand.NewPCG(1, 1))
-	w.flood(30_000, func(int) bool { return rng.IntN(5) == 0 })
-	i := w.start("a", func(c *consumer.Config) {
+// TestKafkaMetadataNearLimit has so many calls that are never found that the offset
+// metadata of one partition comes close to the broker's limit.
+func TestKafkaMetadataNearLimit(t *testing.T) {
+	e := kafkaEnv(t, fetchtest.Config{})
+	e.feedMany(30_000)
+	i := e.start("a", func(c *consumer.Config) {
 		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 30_000
-		c.Retry.NotFoundWindow = 10 * time.Second // all others are done before the first of these is
+		c.Retry.NotFoundWindow = 10 * time.Second // all others are completed before the first of these
 	})
 	c := i.watchCommits()
-	w.await(time.Minute)
-	w.check()
-	i.pressed(c, progress.MaxOffsetMetadataBytes)
-	if n := i.logs.FilterMessageSnippet("transaction aborted").Len(); n > 0 {
-		t.Errorf("%d transactions did not commit", n)
+	e.Await(time.Minute)
+	e.Check()
+	i.checkLimit(t, c, progress.MaxOffsetMetadataBytes)
+	if n := i.Logs.FilterMessageSnippet("transaction aborted").Len(); n > 0 {
+		t.Errorf("%d transactions aborted", n)
 	}
 }
 
-// TestKafkaMetadataLimit: the broker takes 4,096 bytes and not one more, and
-// a session lives on when it refuses them.
+// TestKafkaMetadataLimit checks that the broker accepts 4,096 bytes and not one more,
+// and that a session survives the rejection.
 func TestKafkaMetadataLimit(t *testing.T) {
 	t.Parallel()
-	w := onKafka(t, fetchtest.Config{})
-	s := w.open()
+	e := kafkaEnv(t, fetchtest.Config{})
+	s := e.openSession()
 	defer s.Close()
 	for assigned := 0; assigned < partitions; assigned += len(s.TakeAssignments()) {
 		s.AllowRebalance()
-		w.poll(s)
+		e.poll(s)
 	}
 	for n, c := range []struct {
 		size int
 		want session.TxnResult
 	}{
-		{progress.MaxOffsetMetadataBytes, session.Committed},
-		{progress.MaxOffsetMetadataBytes + 1, session.Aborted},
-		{progress.MaxOffsetMetadataBytes, session.Committed},
+		{size: progress.MaxOffsetMetadataBytes, want: session.Committed},
+		{size: progress.MaxOffsetMetadataBytes + 1, want: session.Aborted},
+		{size: progress.MaxOffsetMetadataBytes, want: session.Committed},
 	} {
 		s.AllowRebalance()
-		w.poll(s)
-		offset := session.Offset{Topic: w.In, Partition: 0, Offset: int64(n), Metadata: strings.Repeat("x", c.size)}
-		end, err := s.Commit([]*kgo.Record{{Topic: w.Out, Value: []byte("x")}}, commitOne{offset})
+		e.poll(s)
+		offset := session.Offset{Topic: e.In, Partition: 0, Offset: int64(n), Metadata: strings.Repeat("x", c.size)}
+		end, err := s.Commit([]*kgo.Record{{Topic: e.Enriched, Value: []byte("x")}}, commitOne{offset})
 		if end != c.want || (end == session.Committed) != (err == nil) || err != nil && !errors.Is(err, kerr.OffsetMetadataTooLarge) {
 			t.Fatalf("%d bytes: end %v, %v", c.size, end, err)
 		}
 		s.AllowRebalance()
-		got, err := s.FetchCommitted(map[string][]int32{w.In: {0}})
+		got, err := s.FetchCommitted(map[string][]int32{e.In: {0}})
 		if err != nil || len(got) != 1 {
 			t.Fatal(got, err)
 		}
@@ -151,63 +141,59 @@ func TestKafkaMetadataLimit(t *testing.T) {
 			t.Errorf("%d bytes: offset %d with %d bytes is committed", c.size, got[0].Offset, len(got[0].Metadata))
 		}
 	}
-	if n := len(w.outputs()); n != 2 {
+	if n := len(e.Outputs()); n != 2 {
 		t.Errorf("%d outputs, want 2", n)
 	}
 }
 
-// TestKafkaSmallMetadata: a broker that takes less than usual is noticed, and
-// kept within its limit.
-func TestKafkaSmallMetadata(t *testing.T) {
+// TestKafkaSmallerMetadataLimit adapts to a broker whose limit is below the default.
+func TestKafkaSmallerMetadataLimit(t *testing.T) {
 	t.Parallel()
-	w, _ := onOwnKafka(t, fetchtest.Config{}, kafka.Config{Properties: map[string]string{"offset.metadata.max.bytes": "1024"}})
-	rng := rand.New(rand.NewPCG(1, 1))
-	w.flood(15_000, func(int) bool { return rng.IntN(5) == 0 })
-	i := w.start("a", func(c *consumer.Config) {
+	e, _ := ownKafkaEnv(t, kafka.Config{Properties: map[string]string{"offset.metadata.max.bytes": "1024"}})
+	e.feedMany(15_000)
+	i := e.start("a", func(c *consumer.Config) {
 		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 15_000
 		c.Retry.NotFoundWindow = 8 * time.Second
 	})
 	c := i.watchCommits()
-	w.await(time.Minute)
-	w.check()
-	i.pressed(c, 1024)
-	if n := i.logs.FilterMessageSnippet("offset.metadata.max.bytes").Len(); n == 0 {
-		t.Error("the limit was never met: this test shows nothing")
+	e.Await(time.Minute)
+	e.Check()
+	i.checkLimit(t, c, 1024)
+	if n := i.Logs.FilterMessageSnippet("offset.metadata.max.bytes").Len(); n == 0 {
+		t.Error("the limit was never exceeded: this test shows nothing")
 	}
 }
 
-// TestKafkaManyPartitions: 300 partitions whose metadata together passes what
-// the broker takes in one batch.
+// TestKafkaManyPartitions has 300 partitions, whose metadata together exceeds what
+// the broker accepts in one batch.
 func TestKafkaManyPartitions(t *testing.T) {
 	t.Parallel()
 	const many = 300
-	w := onKafka(t, fetchtest.Config{})
-	adm := kadm.NewClient(w.feeder)
-	if _, err := adm.CreatePartitions(t.Context(), many-partitions, w.In); err != nil {
+	e := kafkaEnv(t, fetchtest.Config{})
+	if _, err := e.Admin().CreatePartitions(t.Context(), many-partitions, e.In); err != nil {
 		t.Fatal(err)
 	}
-	w.awaitTopic(w.In, many)
-	// A predecessor left much done ahead everywhere, far above the log's end.
-	wide := consumer.EveryOther(w.topicID(w.feeder), 0, 100, 12_000)
+	e.AwaitTopic(e.In, many)
+	// The previous owner left many events done ahead everywhere, far beyond the end
+	// of the log.
+	wide := consumer.EveryOther(e.topicID(), 0, 100, 12_000)
 	for from := int32(0); from < many; from += 100 {
 		var offsets kadm.Offsets
 		for p := from; p < from+100; p++ {
-			offsets.Add(kadm.Offset{Topic: w.In, Partition: p, At: 0, LeaderEpoch: -1, Metadata: wide})
+			offsets.Add(kadm.Offset{Topic: e.In, Partition: p, At: 0, LeaderEpoch: -1, Metadata: wide})
 		}
-		if err := adm.CommitAllOffsets(t.Context(), w.Group, offsets); err != nil {
-			t.Fatal(err)
-		}
+		e.commit(offsets)
 	}
 	for p := range int32(many) {
-		w.call(p, "c"+strconv.Itoa(int(p)))
+		e.FeedCall(p, "c"+strconv.Itoa(int(p)))
 	}
-	i := w.start("a", func(c *consumer.Config) {
+	i := e.start("a", func(c *consumer.Config) {
 		c.APIRate, c.Retry.LookupDelay = 0, 0
 		c.CommitInterval = 3 * time.Second // all are ready by then
 	})
 	c := i.watchCommits()
-	w.await(time.Minute)
-	w.check()
+	e.Await(time.Minute)
+	e.Check()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	total := 0
@@ -215,7 +201,7 @@ func TestKafkaManyPartitions(t *testing.T) {
 		total += n
 	}
 	if total < 1<<20 || slices.Max(c.sums) < consumer.MaxTxnMetadataBytes*3/4 || slices.Max(c.sums) > consumer.MaxTxnMetadataBytes {
-		t.Errorf("transactions with %v bytes of metadata: more than a MB was to be cut up by %d bytes", c.sums, consumer.MaxTxnMetadataBytes)
+		t.Errorf("transactions with %v bytes of metadata: more than 1 MB was to be split by %d bytes", c.sums, consumer.MaxTxnMetadataBytes)
 	}
 }
 

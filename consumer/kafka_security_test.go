@@ -24,30 +24,30 @@ import (
 	"enricher/test/kafka"
 )
 
-// right is one that the program needs.
-type right struct {
+// permission is one that the program needs.
+type permission struct {
 	resource, name string // as kafka-acls names them
 	operation      kadm.ACLOperation
 }
 
-func (r right) acl() *kadm.ACLBuilder { return r.allow(r.operation) }
+func (p permission) acl() *kadm.ACLBuilder { return p.allow(p.operation) }
 
-func (r right) allow(op kadm.ACLOperation) *kadm.ACLBuilder {
+func (p permission) allow(op kadm.ACLOperation) *kadm.ACLBuilder {
 	b := kadm.NewACLs().Allow("User:enricher").AllowHosts("*").Operations(op).ResourcePatternType(kadm.ACLPatternLiteral)
-	switch r.resource {
+	switch p.resource {
 	case "topic":
-		return b.Topics(r.name)
+		return b.Topics(p.name)
 	case "group":
-		return b.Groups(r.name)
+		return b.Groups(p.name)
 	}
-	return b.TransactionalIDs(r.name)
+	return b.TransactionalIDs(p.name)
 }
 
-// TestKafkaSecured: the real program through TLS, with certificates on both
-// sides, SCRAM and access control lists; and without each right that it needs.
-func TestKafkaSecured(t *testing.T) {
+// TestKafkaPermissions runs the command through TLS, with certificates on both sides,
+// SCRAM and ACLs, and without each permission that it needs.
+func TestKafkaPermissions(t *testing.T) {
 	t.Parallel()
-	w, c := onOwnKafka(t, fetchtest.Config{}, kafka.Config{Secured: true})
+	e, c := ownKafkaEnv(t, kafka.Config{Secured: true})
 	adm := superUser(t, c.Secured)
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte("enricher-password\n"), 0o600); err != nil {
@@ -58,89 +58,84 @@ func TestKafkaSecured(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	api, err := fetchtest.Listen(w.api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = api.Close() })
 	p := program{
 		binary: build(t),
 		args: []string{
 			"run", "--brokers", strings.Join(c.Secured.Brokers, ","),
 			"--tls-ca", c.Secured.CA, "--tls-cert", c.Secured.Cert, "--tls-key", c.Secured.Key,
 			"--sasl-mechanism", "SCRAM-SHA-256", "--sasl-user", "enricher", "--sasl-password-file", password,
-			"--group", w.Group, "--instance", "a", "--input-topics", w.In, "--enriched-topic", w.Out, "--dead-letter-topic", w.Dead,
-			"--api-url", api.URL, "--sdk-app-id", strconv.Itoa(fetchtest.DemoSDKAppID), "--settle-delay", "0s", "--admin-addr", "127.0.0.1:0",
+			"--group", e.Group, "--instance", "a", "--input-topics", e.In, "--enriched-topic", e.Enriched, "--dead-letter-topic", e.Dead,
+			"--api-url", e.serveAPI(), "--sdk-app-id", strconv.Itoa(fetchtest.DemoSDKAppID), "--lookup-delay", "0s", "--admin-addr", "127.0.0.1:0",
 		},
 	}
-	rights := []right{
-		{"topic", w.In, kadm.OpRead},
-		{"topic", w.Out, kadm.OpWrite},
-		{"topic", w.Dead, kadm.OpWrite},
-		{"group", w.Group, kadm.OpRead},
-		{"transactional-id", session.TransactionalID(w.Group, "a"), kadm.OpWrite},
+	needed := []permission{
+		{resource: "topic", name: e.In, operation: kadm.OpRead},
+		{resource: "topic", name: e.Enriched, operation: kadm.OpWrite},
+		{resource: "topic", name: e.Dead, operation: kadm.OpWrite},
+		{resource: "group", name: e.Group, operation: kadm.OpRead},
+		{resource: "transactional-id", name: session.TransactionalID(e.Group, "a"), operation: kadm.OpWrite},
 	}
-	w.calls("c", 5*partitions)
+	e.FeedCalls("c", 5*partitions)
 
-	t.Run("none at all", func(t *testing.T) {
+	t.Run("no permission", func(t *testing.T) {
 		out := p.fails(t)
-		for _, r := range rights {
-			if !strings.Contains(out, "--"+r.resource+" "+r.name) {
-				t.Errorf("%s %s is not named in\n%s", r.resource, r.name, out)
+		for _, need := range needed {
+			if !strings.Contains(out, "--"+need.resource+" "+need.name) {
+				t.Errorf("%s %s is not named in\n%s", need.resource, need.name, out)
 			}
 		}
 	})
-	for _, r := range rights {
-		alter(t, adm, r.acl(), nil)
+	for _, need := range needed {
+		alter(t, adm, need.acl(), nil)
 	}
-	for _, r := range rights {
-		for _, seen := range []bool{false, true} {
-			name := "no " + r.operation.String() + " of " + r.resource + " " + r.name
-			if seen {
-				name += ", which may be described"
+	for _, need := range needed {
+		for _, described := range []bool{false, true} {
+			name := "no " + need.operation.String() + " of " + need.resource + " " + need.name
+			if described {
+				name += ", but Describe"
 			}
 			t.Run(name, func(t *testing.T) {
-				alter(t, adm, nil, r.acl())
-				defer alter(t, adm, r.acl(), nil)
-				if seen {
-					alter(t, adm, r.allow(kadm.OpDescribe), nil)
-					defer alter(t, adm, nil, r.allow(kadm.OpDescribe))
+				alter(t, adm, nil, need.acl())
+				defer alter(t, adm, need.acl(), nil)
+				if described {
+					alter(t, adm, need.allow(kadm.OpDescribe), nil)
+					defer alter(t, adm, nil, need.allow(kadm.OpDescribe))
 				}
 				out := p.fails(t)
-				operation := map[kadm.ACLOperation]string{kadm.OpRead: "--operation Read", kadm.OpWrite: "--operation Write"}[r.operation]
-				if !strings.Contains(out, "kafka-acls --add") || !strings.Contains(out, operation) || !strings.Contains(out, "--"+r.resource+" "+r.name) {
+				operation := map[kadm.ACLOperation]string{kadm.OpRead: "--operation Read", kadm.OpWrite: "--operation Write"}[need.operation]
+				if !strings.Contains(out, "kafka-acls --add") || !strings.Contains(out, operation) || !strings.Contains(out, "--"+need.resource+" "+need.name) {
 					t.Errorf("no remedy for what is missing in\n%s", out)
 				}
-				for _, other := range rights {
-					if other != r && strings.Contains(out, "--"+other.resource+" "+other.name+"\n") {
+				for _, other := range needed {
+					if other != need && strings.Contains(out, "--"+other.resource+" "+other.name+"\n") {
 						t.Errorf("%s %s is named too in\n%s", other.resource, other.name, out)
 					}
 				}
 			})
 		}
 	}
-	if n := len(w.outputs()); n > 0 {
-		t.Fatalf("%d outputs without rights", n)
+	if n := len(e.Outputs()); n > 0 {
+		t.Fatalf("%d outputs without permissions", n)
 	}
-	t.Run("all of them", func(t *testing.T) {
+	t.Run("every permission", func(t *testing.T) {
 		cmd, out := p.start(t)
-		w.await(time.Minute)
+		e.Await(time.Minute)
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		w.check()
+		e.Check()
 	})
-	t.Run("another password", func(t *testing.T) {
+	t.Run("wrong password", func(t *testing.T) {
 		if err := os.WriteFile(password, []byte("wrong\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		cmd, out := p.start(t)
 		for deadline := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), "SASL_AUTHENTICATION_FAILED"); <-time.After(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("nothing says that the login failed:\n%s", out)
+				t.Fatalf("the failed login is not reported:\n%s", out)
 			}
 		}
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -150,7 +145,7 @@ func TestKafkaSecured(t *testing.T) {
 	})
 }
 
-// superUser is a client that may do everything.
+// superUser is an administrator's client with every permission.
 func superUser(t *testing.T, s *kafka.Secured) *kadm.Client {
 	t.Helper()
 	ca, err := os.ReadFile(s.CA)
@@ -173,7 +168,7 @@ func superUser(t *testing.T, s *kafka.Secured) *kadm.Client {
 	return kadm.NewClient(cl)
 }
 
-// alter adds and takes away rights. The broker's answer means that it knows.
+// alter adds and removes permissions. They apply from the broker's response on.
 func alter(t *testing.T, adm *kadm.Client, add, remove *kadm.ACLBuilder) {
 	t.Helper()
 	if add != nil {
@@ -194,7 +189,7 @@ func alter(t *testing.T, adm *kadm.Client, add, remove *kadm.ACLBuilder) {
 				err = r.Err
 			}
 			if err == nil && len(r.Deleted) == 0 {
-				t.Fatal("no such right")
+				t.Fatal("there is no such permission")
 			}
 		}
 		if err != nil {
@@ -212,13 +207,13 @@ func build(t *testing.T) string {
 	return binary
 }
 
-// program is the real one.
+// program is the command with arguments.
 type program struct {
 	binary string
 	args   []string
 }
 
-// output is what a process prints, readable while it runs.
+// output is what a process printed so far.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -247,14 +242,14 @@ func (p program) start(t *testing.T) (*exec.Cmd, *output) {
 	}
 	t.Cleanup(func() {
 		if cmd.ProcessState == nil {
-			_ = cmd.Process.Kill() // gone already, at worst
+			_ = cmd.Process.Kill() // it may have ended already
 			_ = cmd.Wait()         // says that it was killed
 		}
 	})
 	return cmd, out
 }
 
-// fails runs the program until it gives up and returns what it printed.
+// fails runs the program until it exits with 1 and returns its output.
 func (p program) fails(t *testing.T) string {
 	t.Helper()
 	cmd, out := p.start(t)

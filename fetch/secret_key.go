@@ -16,7 +16,8 @@ const (
 	// keyCheckEvery is how often the file is read, while requests are sent. A
 	// change is found within this time; reading costs a few microseconds.
 	keyCheckEvery = time.Second
-	// maxKeyBytes bounds the file. The keys of Tencent have 64 characters.
+	// maxKeyBytes bounds the file. The keys that Tencent publishes have 64
+	// characters.
 	maxKeyBytes = 4096
 )
 

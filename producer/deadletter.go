@@ -11,13 +11,13 @@ import (
 	"enricher/schemas"
 )
 
-// maxMessage bounds the message of a dead letter, in bytes.
+// maxMessage is the maximum length of a dead letter's message in bytes. That of a
+// fetch.Response is no longer.
 const maxMessage = 1024
 
-// DeadLetter returns the record for an event that could not be enriched: key,
-// value and headers of the event unchanged, then the headers of enricher as one
-// block that begins with the reason. For an event too large to be copied it
-// returns DeadLetterWithoutPayload.
+// DeadLetter returns the dead letter for an event: its key, value and headers
+// unchanged, followed by enricher's own headers, as one block that begins with the
+// reason. If that does not fit, it returns DeadLetterWithoutPayload.
 func (b *RecordBuilder) DeadLetter(event *kgo.Record, f *schemas.Failure) *kgo.Record {
 	r := &kgo.Record{Topic: b.DeadLetterTopic, Key: event.Key, Value: event.Value}
 	ours := deadLetterHeaders(event, f)
@@ -28,8 +28,8 @@ func (b *RecordBuilder) DeadLetter(event *kgo.Record, f *schemas.Failure) *kgo.R
 	return b.DeadLetterWithoutPayload(event, f)
 }
 
-// DeadLetterWithoutPayload returns a dead-letter record with the position and the
-// size of its event only.
+// DeadLetterWithoutPayload returns a dead letter with only the position and the
+// size of its event.
 func (b *RecordBuilder) DeadLetterWithoutPayload(event *kgo.Record, f *schemas.Failure) *kgo.Record {
 	r := &kgo.Record{Topic: b.DeadLetterTopic, Headers: deadLetterHeaders(event, f)}
 	r.Headers = append(r.Headers, number(schemas.HeaderOmittedBytes, int64(PayloadSize(event))))
@@ -37,16 +37,16 @@ func (b *RecordBuilder) DeadLetterWithoutPayload(event *kgo.Record, f *schemas.F
 }
 
 // PayloadSize returns the size of an event's key, value and headers in bytes.
-func PayloadSize(r *kgo.Record) int {
-	n := len(r.Key) + len(r.Value)
-	for _, h := range r.Headers {
+func PayloadSize(event *kgo.Record) int {
+	n := len(event.Key) + len(event.Value)
+	for _, h := range event.Headers {
 		n += len(h.Key) + len(h.Value)
 	}
 	return n
 }
 
 func deadLetterHeaders(event *kgo.Record, f *schemas.Failure) []kgo.RecordHeader {
-	message := cut(f.Message, maxMessage)
+	message := truncate(f.Message, maxMessage)
 	replays, _ := lastNumber(event.Headers, schemas.HeaderReplays)
 	h := make([]kgo.RecordHeader, 0, 14)
 	h = append(h,
@@ -73,8 +73,8 @@ func deadLetterHeaders(event *kgo.Record, f *schemas.Failure) []kgo.RecordHeader
 	)
 }
 
-// cut shortens s to at most n bytes of valid UTF-8.
-func cut(s string, n int) string {
+// truncate shortens s to at most n bytes of valid UTF-8.
+func truncate(s string, n int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) <= n {
 		return s
@@ -85,7 +85,7 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// DeadLetter is a dead-letter record that was read back.
+// DeadLetter is a parsed dead letter.
 type DeadLetter struct {
 	schemas.Failure
 	// Topic, Partition and Offset are the position of the event.
@@ -95,18 +95,19 @@ type DeadLetter struct {
 	// OriginalTimestamp is when the event was first produced, in ms since 1970.
 	OriginalTimestamp int64
 	Replays           int // how often it was replayed before
-	// OmittedBytes is the size of an event too large to copy; 0: it is complete.
+	// OmittedBytes is the size of an event that was too large to copy; 0: Key, Value
+	// and Headers are there.
 	OmittedBytes int64
-	// Key, Value and Headers are those of the event, unchanged.
+	// Key, Value and Headers are those of the event, byte for byte.
 	Key, Value []byte
 	Headers    []kgo.RecordHeader
 }
 
-// ParseDeadLetter reads a record of the dead-letter topic; false: enricher did not
-// write it.
+// ParseDeadLetter parses a record of the dead-letter topic; false means that
+// enricher did not write it.
 func ParseDeadLetter(r *kgo.Record) (*DeadLetter, bool) {
 	at := -1
-	for i, h := range r.Headers { // the event may itself be a copy of a dead letter: the last block counts
+	for i, h := range r.Headers { // the event may be a copy of a dead letter, so the last block counts
 		if h.Key == schemas.HeaderReason {
 			at = i
 		}

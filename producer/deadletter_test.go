@@ -15,9 +15,9 @@ import (
 	"enricher/schemas"
 )
 
-var outputs = producer.RecordBuilder{EnrichedTopic: "enriched", DeadLetterTopic: "dead", SDKAppID: "1400000000"}
+var builder = producer.RecordBuilder{EnrichedTopic: "enriched", DeadLetterTopic: "dead", SDKAppID: "1400000000"}
 
-// text draws what may stand in a key, a value or a header: null, empty, bytes.
+// text draws a key, a value or a header: null, empty or any bytes.
 func text(t *rapid.T, name string) []byte {
 	if rapid.Bool().Draw(t, name+" is null") {
 		return nil
@@ -25,9 +25,9 @@ func text(t *rapid.T, name string) []byte {
 	return append([]byte{}, rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, name)...)
 }
 
-// TestLetterRoundTrip: whatever the event holds, headers of ours included, its
-// letter gives it back byte for byte, with the failure.
-func TestLetterRoundTrip(t *testing.T) {
+// Whatever the event contains, even headers of enricher, its dead letter returns it
+// byte for byte, with the failure.
+func TestDeadLetterRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		event := &kgo.Record{
 			Topic: "calls", Partition: rapid.Int32Range(0, 1000).Draw(t, "partition"), Offset: rapid.Int64Range(0, 1<<60).Draw(t, "offset"),
@@ -53,9 +53,9 @@ func TestLetterRoundTrip(t *testing.T) {
 		if failure.Attempts > 0 {
 			failure.First, failure.Last = time.UnixMilli(1764000000000), time.UnixMilli(1764000100000)
 		}
-		r := outputs.DeadLetter(event, &failure)
+		r := builder.DeadLetter(event, &failure)
 		if r.Topic != "dead" || !r.Timestamp.IsZero() {
-			t.Fatalf("topic %q, timestamp %v: a letter carries the time of production", r.Topic, r.Timestamp)
+			t.Fatalf("topic %q, timestamp %v: the timestamp is that of production", r.Topic, r.Timestamp)
 		}
 		l, ok := producer.ParseDeadLetter(r)
 		if !ok {
@@ -78,24 +78,22 @@ func TestLetterRoundTrip(t *testing.T) {
 	})
 }
 
-// TestForeignRecords: what is no letter of ours is not taken for one.
-func TestForeignRecords(t *testing.T) {
+func TestParseDeadLetterIgnoresOtherRecords(t *testing.T) {
 	for _, r := range []*kgo.Record{
 		{}, {Value: []byte("x")}, {Headers: []kgo.RecordHeader{{Key: schemas.HeaderReason, Value: []byte("not_found")}}},
 		{Headers: []kgo.RecordHeader{{Key: schemas.HeaderConnectTopic, Value: []byte("t")}, {Key: schemas.HeaderConnectOffset, Value: []byte("1")}}},
 	} {
 		if _, ok := producer.ParseDeadLetter(r); ok {
-			t.Errorf("%+v is taken for a letter", r)
+			t.Errorf("%+v is taken for a dead letter", r)
 		}
 	}
 }
 
-// TestTooLarge: an event that cannot be copied still gets a letter.
-func TestTooLarge(t *testing.T) {
+func TestEventTooLargeToCopyGetsDeadLetter(t *testing.T) {
 	event := &kgo.Record{Topic: "calls", Partition: 3, Offset: 9, Key: []byte("k"), Value: bytes.Repeat([]byte("x"), 1_048_300)}
-	r := outputs.DeadLetter(event, &schemas.Failure{Reason: schemas.Malformed, Message: strings.Repeat("ü", 5000)})
-	if !outputs.Fits(r) {
-		t.Fatal("the letter does not fit either")
+	r := builder.DeadLetter(event, &schemas.Failure{Reason: schemas.Malformed, Message: strings.Repeat("ü", 5000)})
+	if !builder.Fits(r) {
+		t.Fatal("the dead letter does not fit")
 	}
 	l, ok := producer.ParseDeadLetter(r)
 	if !ok || l.OmittedBytes != 1_048_301 || l.Value != nil || l.Offset != 9 || l.Partition != 3 || l.Reason != schemas.Malformed {
@@ -106,14 +104,14 @@ func TestTooLarge(t *testing.T) {
 	}
 	small := producer.RecordBuilder{DeadLetterTopic: "dead", MaxRecordBytes: 3000}
 	if r := small.DeadLetter(&kgo.Record{Topic: "calls", Value: make([]byte, 2900)}, &schemas.Failure{}); len(r.Value) != 0 {
-		t.Error("a topic that takes less gets more")
+		t.Error("the dead letter exceeds the maximum of its topic")
 	}
 }
 
-// TestEnriched: the value is passed on as it is; where it is from stands in headers.
-func TestEnriched(t *testing.T) {
+// The value is unchanged, and headers name the source.
+func TestEnrichedRecord(t *testing.T) {
 	event := &kgo.Record{Topic: "calls", Partition: 3, Offset: 9, Timestamp: time.UnixMilli(1764000000123)}
-	r := outputs.Enriched(event, "id", []byte(`{"a":1}`), "hit", "req")
+	r := builder.Enriched(event, "id", []byte(`{"a":1}`), "hit", "req")
 	got := map[string]string{}
 	for _, h := range r.Headers {
 		got[h.Key] = string(h.Value)

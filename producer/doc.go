@@ -1,8 +1,8 @@
-// Package producer makes the Kafka records of outcomes, and reads dead letters
-// back. Every record fits into one batch of its topic, and a dead letter holds its
-// event's key, value and headers byte for byte.
+// Package producer builds the Kafka records of outcomes, and parses dead letters.
+// Every record fits into one batch of its topic, and a dead letter has the key, the
+// value and the headers of its event, byte for byte.
 //
-// It sends nothing: transactions are those of packages consumer/session and
+// It sends nothing: the transactions are in packages consumer/session and
 // producer/replay.
 package producer
 
@@ -14,17 +14,17 @@ import (
 )
 
 const (
-	// TransactionTimeout is when the broker aborts an open transaction of a
-	// producer that it does not hear from. Until then, read_committed consumers and
-	// the next owner of the partitions wait, so it is short; a transaction takes a
-	// few tens of milliseconds.
+	// TransactionTimeout is after how long the broker aborts the open transaction of
+	// a producer that has crashed. Until then read_committed consumers and the next
+	// owner of the partitions wait, so it is short; a transaction takes a few tens of
+	// milliseconds.
 	TransactionTimeout = 10 * time.Second
 
-	// DefaultMaxRecordBytes is the broker's default for message.max.bytes.
+	// DefaultMaxRecordBytes is the default of the broker setting message.max.bytes.
 	DefaultMaxRecordBytes = 1048588
 )
 
-// IsFenced reports whether err means that another producer took over the
+// IsFenced reports whether err means that another producer has taken over the
 // transactional id.
 func IsFenced(err error) bool {
 	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.FencedInstanceID)

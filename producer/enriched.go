@@ -8,19 +8,18 @@ import (
 	"enricher/schemas"
 )
 
-// RecordBuilder makes the output records.
+// RecordBuilder builds the records of outcomes.
 type RecordBuilder struct {
 	EnrichedTopic   string
 	DeadLetterTopic string
-	SDKAppID        string
-	// MaxRecordBytes is the size of the largest record that is tried; 0 means
+	SDKAppID        string // of the header enricher.sdk_app_id
+	// MaxRecordBytes is the maximum size of a record; 0 means
 	// DefaultMaxRecordBytes.
 	MaxRecordBytes int
 }
 
-// Enriched returns the record for an event whose call was found. value is the
-// encoded enriched record and is not copied; cache is the value of
-// schemas.HeaderCache.
+// Enriched returns the enriched record for an event. value is the encoded
+// schemas.Enriched, which is not copied; cache is the value of schemas.HeaderCache.
 func (b *RecordBuilder) Enriched(event *kgo.Record, callID string, value []byte, cache, requestID string) *kgo.Record {
 	h := make([]kgo.RecordHeader, 0, 7)
 	h = append(h,
@@ -48,6 +47,8 @@ func (b *RecordBuilder) Fits(r *kgo.Record) bool {
 
 // recordSize returns an upper bound of a record's size in a batch of its own.
 func recordSize(r *kgo.Record) int {
+	// The header of a batch has 61 bytes. A record has an attribute byte and six
+	// varints of together at most 35 bytes, a header two of at most 5 bytes each.
 	const batchOverhead, recordOverhead, headerOverhead = 61, 40, 10
 	n := batchOverhead + recordOverhead + len(r.Key) + len(r.Value)
 	for _, h := range r.Headers {
@@ -64,8 +65,8 @@ func number(key string, v int64) kgo.RecordHeader {
 	return kgo.RecordHeader{Key: key, Value: strconv.AppendInt(nil, v, 10)}
 }
 
-// OriginalTimestamp returns when the event was first produced, in ms since 1970:
-// what a replay handed on, else the record's own time.
+// OriginalTimestamp returns when the event was first produced, in ms since 1970: the
+// header of a replayed event, or else the record's timestamp.
 func OriginalTimestamp(event *kgo.Record) int64 {
 	if ms, ok := lastNumber(event.Headers, schemas.HeaderOriginalTimestamp); ok {
 		return ms
@@ -73,7 +74,8 @@ func OriginalTimestamp(event *kgo.Record) int64 {
 	return event.Timestamp.UnixMilli()
 }
 
-// lastNumber returns the last header of that name, if it is a number from 0 on.
+// lastNumber returns the value of the last header with this key, if it is a
+// non-negative number.
 func lastNumber(hs []kgo.RecordHeader, key string) (int64, bool) {
 	for i := len(hs) - 1; i >= 0; i-- {
 		if hs[i].Key == key {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// NotAuthorizedError reports that Kafka denied a request because an ACL is
-// missing. Operations and resource type have the names that kafka-acls uses.
+// NotAuthorizedError means that Kafka denied a request because an ACL is missing.
+// Operations and resource type are spelt as kafka-acls expects them.
 type NotAuthorizedError struct {
 	Operations   []string // such as Read, Write, Describe, DescribeConfigs
 	ResourceType string   // topic, group or transactional-id

@@ -1,13 +1,13 @@
 package schemas
 
-// Anomaly says what is odd about a record. The set is closed.
+// Anomaly is what is inconsistent in a call record. The set is closed.
 type Anomaly string
 
-// The anomalies. Those of the first group make durations absent.
+// The anomalies. Each one except LongerThanADay makes a duration absent.
 const (
 	NoStartTime       Anomaly = "no_start_time"
 	NoEndTime         Anomaly = "no_end_time"
-	NoAcceptTime      Anomaly = "no_accept_time" // ended normally, though never answered
+	NoAcceptTime      Anomaly = "no_accept_time" // ended normally, but was never answered
 	EndBeforeStart    Anomaly = "end_before_start"
 	AcceptBeforeStart Anomaly = "accept_before_start"
 	AcceptAfterEnd    Anomaly = "accept_after_end"
@@ -15,26 +15,27 @@ const (
 	LongerThanADay Anomaly = "longer_than_a_day"
 )
 
-// Anomalies lists all anomalies, in the order in which a record names them.
+// Anomalies returns all anomalies, in the order in which a record lists them.
 func Anomalies() []Anomaly {
 	return []Anomaly{NoStartTime, NoEndTime, NoAcceptTime, EndBeforeStart, AcceptBeforeStart, AcceptAfterEnd, LongerThanADay}
 }
 
 const day = 24 * 60 * 60 // seconds
 
-// Durations of a call, in seconds. One that cannot be computed is nil, and an
-// anomaly says why. None is negative, and Ring + Talk = Total when all are there.
+// Durations are the durations of a call in seconds. One that cannot be computed is
+// nil, and an anomaly says why. None is negative, and if all are present then
+// Ring + Talk = Total.
 type Durations struct {
 	Answered  bool
-	Ring      *int64 // until it was answered; of one that never was, until it ended
-	Talk      *int64 // 0 when it was never answered
+	Ring      *int64 // until the call was answered, or ended without that
+	Talk      *int64 // 0 if the call was never answered
 	Total     *int64
 	Anomalies []Anomaly
 }
 
-// ComputeDurations computes the durations of a call from its times, in Unix seconds,
-// where 0 and below mean not given. Of times that contradict each other it
-// trusts neither.
+// ComputeDurations returns the durations of a call from its times in Unix seconds,
+// of which those of 0 and below are not given. Of two times that contradict each
+// other it uses neither.
 func ComputeDurations(start, accept, end int64, result string) Durations {
 	d := Durations{Answered: accept > 0}
 	odd := func(is bool, a Anomaly) bool {

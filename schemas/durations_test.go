@@ -11,8 +11,8 @@ import (
 
 const absent = int64(-1)
 
-// TestMeasure is every edge there is between three times.
-func TestMeasure(t *testing.T) {
+// Every order and absence of the three times.
+func TestComputeDurations(t *testing.T) {
 	const s = 1764000000
 	for _, c := range []struct {
 		name               string
@@ -56,7 +56,7 @@ func TestMeasure(t *testing.T) {
 			if d.Answered != c.answered || !slices.Equal(d.Anomalies, c.anomalies) {
 				t.Errorf("answered %v, anomalies %v; want %v, %v", d.Answered, d.Anomalies, c.answered, c.anomalies)
 			}
-			checkPromises(t, d)
+			checkDurations(t, d)
 		})
 	}
 }
@@ -68,18 +68,17 @@ func deref(p *int64) any {
 	return *p
 }
 
-// TestMeasureProperties: whatever the times, the promises hold.
-func TestMeasureProperties(t *testing.T) {
+func TestDurationsOfAnyTimes(t *testing.T) {
 	times := rapid.OneOf(rapid.Int64(), rapid.Int64Range(0, 10), rapid.Int64Range(1764000000, 1764000100))
 	rapid.Check(t, func(t *rapid.T) {
-		checkPromises(t, schemas.ComputeDurations(times.Draw(t, "start"), times.Draw(t, "accept"), times.Draw(t, "end"),
+		checkDurations(t, schemas.ComputeDurations(times.Draw(t, "start"), times.Draw(t, "accept"), times.Draw(t, "end"),
 			rapid.SampledFrom([]string{"NormalEnd", "Cancel", ""}).Draw(t, "result")))
 	})
 }
 
-// checkPromises: never negative, never invented, and what is absent has its
-// anomaly.
-func checkPromises(t interface {
+// checkDurations checks that no duration is negative, that they add up, and that
+// an anomaly explains each absent one.
+func checkDurations(t interface {
 	Helper()
 	Errorf(string, ...any)
 }, d schemas.Durations) {
@@ -105,8 +104,7 @@ func checkPromises(t interface {
 	}
 }
 
-// TestCallees: without the caller, each once, in order.
-func TestCallees(t *testing.T) {
+func TestCalleesAreDistinctAndExcludeCaller(t *testing.T) {
 	for _, c := range []struct{ in, want []string }{
 		{nil, []string{}},
 		{[]string{"a"}, []string{}},

@@ -9,9 +9,9 @@ import (
 // Version is the schema version of enriched records.
 const Version = 1
 
-// Enriched is the value of an enriched record. It depends on nothing but the
-// API's record and Version, so that every event of a call has the same, byte
-// for byte. Schema: enriched.schema.json.
+// Enriched is the value of an enriched record. It depends only on the call record
+// and on Version, so all events of a call have identical values. Schema:
+// enriched.schema.json.
 type Enriched struct {
 	SchemaVersion int       `json:"schema_version"`
 	CallID        string    `json:"call_id"`
@@ -23,7 +23,7 @@ type Enriched struct {
 	RoomID        string    `json:"room_id"`
 	RoomIDType    int       `json:"room_id_type"`
 	StartTime     int64     `json:"start_time"`            // Unix seconds
-	AcceptTime    int64     `json:"accept_time,omitempty"` // Unix seconds; absent when never answered
+	AcceptTime    int64     `json:"accept_time,omitempty"` // Unix seconds; absent if never answered
 	EndTime       int64     `json:"end_time"`              // Unix seconds
 	Answered      bool      `json:"answered"`
 	RingSeconds   *int64    `json:"ring_seconds,omitempty"`
@@ -32,7 +32,7 @@ type Enriched struct {
 	Anomalies     []Anomaly `json:"anomalies,omitempty"`
 }
 
-// Enrich makes the enriched record of a call.
+// Enrich returns the enriched record of a call.
 func Enrich(r *CallRecord) Enriched {
 	d := ComputeDurations(r.Start, r.Accept, r.End, r.Result)
 	callees := make([]string, 0, len(r.Callees))
@@ -62,13 +62,13 @@ func Enrich(r *CallRecord) Enriched {
 	}
 }
 
-// Encode is the record as it stands in Kafka: JSON in the order of the fields.
+// Encode returns the JSON that is written to Kafka, with its fields in order.
 func (e Enriched) Encode() []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(e); err != nil {
-		panic(err) // no field can fail
+		panic(err) // cannot happen: no field can fail
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

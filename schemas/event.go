@@ -9,30 +9,31 @@ import (
 	"unicode/utf8"
 )
 
-// EndOfCall is the callback that says that a call ended.
+// EndOfCall is the CallbackCommand of the callback for the end of a call.
 const EndOfCall = "Call.CallbackAfterEndCall"
 
-// MaxCallID is the length of the longest CallId accepted, in bytes.
+// MaxCallID is the maximum length of a CallId in bytes: CallIds are kept in memory
+// and in the cache, and those in the API's samples have 36 bytes.
 const MaxCallID = 256
 
-// maxEventTime is the year 9999 in ms: later times are no times.
+// maxEventTime is the end of the year 9999 in ms; later times are not valid.
 const maxEventTime = 253402300799999
 
-// Event is what the program reads of a record of an input topic: either the
-// body of a callback, or just {"CallId":"…"}. Schema: event.schema.json.
+// Event is what enricher reads from a record of an input topic: the body of a
+// callback, or just {"CallId":"…"}. Schema: event.schema.json.
 type Event struct {
 	CallID string // "" only if IsOtherCallback
-	// Command is the callback's; "" for a bare CallId.
+	// Command is the CallbackCommand; "" for a bare CallId.
 	Command string
-	// Time is when the callback was sent, in ms since 1970; 0 when it is not
-	// given or no time.
+	// Time is when the callback was sent, in ms since 1970; 0 if it is absent or
+	// not valid.
 	Time int64
 }
 
 // IsOtherCallback reports whether the event is a callback of another type.
 func (e Event) IsOtherCallback() bool { return e.Command != "" && e.Command != EndOfCall }
 
-// MalformedError says why a record is no event.
+// MalformedError says why a record is not an event.
 type MalformedError struct{ why string }
 
 func (e *MalformedError) Error() string { return e.why }
@@ -41,9 +42,9 @@ func malformed(format string, args ...any) error {
 	return &MalformedError{fmt.Sprintf(format, args...)}
 }
 
-// ParseEvent reads an event; its errors are *MalformedError. Unknown fields are
-// ignored. A CallId that is a whole number becomes its decimal text. A CallId
-// may stand at the top, in the CallRecord, or in both if they agree.
+// ParseEvent parses an event; its errors are of type *MalformedError. Unknown
+// fields are ignored. A CallId that is an integer becomes its decimal digits. The
+// CallId may be at the top level, in the CallRecord, or in both if they are equal.
 func ParseEvent(value []byte) (Event, error) {
 	switch {
 	case value == nil:
@@ -52,14 +53,14 @@ func ParseEvent(value []byte) (Event, error) {
 		return Event{}, malformed("the event is empty")
 	case !utf8.Valid(value):
 		return Event{}, malformed("the event is not valid UTF-8")
-	case !json.Valid(value): // refuses deep nesting too
+	case !json.Valid(value): // rejects deep nesting, too
 		var v any
 		return Event{}, malformed("the event is not JSON: %v", json.Unmarshal(value, &v))
 	case value[skipSpace(value, 0)] != '{':
-		return Event{}, malformed("the event is no JSON object")
+		return Event{}, malformed("the event is not a JSON object")
 	}
 	var p eventParser
-	members(value, p.top)
+	forEachMember(value, p.topLevel)
 	switch {
 	case p.commandErr != nil:
 		return Event{}, p.commandErr
@@ -75,20 +76,20 @@ func ParseEvent(value []byte) (Event, error) {
 
 type eventParser struct {
 	event      Event
-	err        error // of the CallId; no matter if the event is skipped
+	err        error // of the CallId; irrelevant for another callback
 	commandErr error
 }
 
-func (p *eventParser) top(name, value []byte) bool {
+func (p *eventParser) topLevel(name, value []byte) bool {
 	switch string(name) {
 	case "CallId":
 		p.callID(value)
 	case "CallRecord":
 		switch {
 		case value[0] == '{':
-			members(value, p.record)
+			forEachMember(value, p.callRecord)
 		case !isNull(value):
-			p.fail(malformed("CallRecord is no object"))
+			p.fail(malformed("CallRecord is not an object"))
 		}
 	case "CallbackCommand":
 		p.command(value)
@@ -98,7 +99,7 @@ func (p *eventParser) top(name, value []byte) bool {
 	return true
 }
 
-func (p *eventParser) record(name, value []byte) bool {
+func (p *eventParser) callRecord(name, value []byte) bool {
 	if string(name) == "CallId" {
 		p.callID(value)
 	}
@@ -112,38 +113,38 @@ func (p *eventParser) fail(err error) {
 }
 
 func (p *eventParser) callID(value []byte) {
-	id, ok := text(value)
+	id, ok := scalarText(value)
 	switch {
 	case !ok:
-		p.fail(malformed("CallId is neither text nor number"))
+		p.fail(malformed("CallId is neither string nor number"))
 	case id == "":
 		p.fail(malformed("CallId is empty"))
 	case len(id) > MaxCallID:
-		p.fail(malformed("CallId has %d bytes; at most %d are accepted", len(id), MaxCallID))
+		p.fail(malformed("CallId has %d bytes, the maximum is %d", len(id), MaxCallID))
 	case value[0] != '"' && strings.ContainsAny(id, ".eE"):
-		p.fail(malformed("CallId %s is no whole number", id))
+		p.fail(malformed("CallId %s is not an integer", id))
 	case p.event.CallID != "" && p.event.CallID != id:
-		p.fail(malformed("two CallIds that disagree: %q and %q", p.event.CallID, id))
+		p.fail(malformed("conflicting CallIds: %q and %q", p.event.CallID, id))
 	}
 	p.event.CallID = id
 }
 
 func (p *eventParser) command(value []byte) {
-	c, ok := text(value)
+	c, ok := scalarText(value)
 	switch {
 	case isNull(value):
 		return
 	case !ok || value[0] != '"':
-		p.commandErr = malformed("CallbackCommand is no text")
+		p.commandErr = malformed("CallbackCommand is not a string")
 	case p.event.Command != "" && p.event.Command != c:
-		p.commandErr = malformed("two CallbackCommands that disagree")
+		p.commandErr = malformed("conflicting CallbackCommands")
 	}
 	p.event.Command = c
 }
 
-// eventTime is 0 for what is no time in ms.
+// eventTime returns a time in ms; 0 if value is not a valid one.
 func eventTime(value []byte) int64 {
-	s, _ := text(value)
+	s, _ := scalarText(value)
 	ms, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || ms < 0 || ms > maxEventTime {
 		return 0

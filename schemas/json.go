@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// members calls fn with the name and the raw value of each member of an object,
-// in their order, until fn returns false. b must be valid JSON.
+// forEachMember calls fn with the name and the raw value of each member of an
+// object, in order, until fn returns false. b must be valid JSON.
 //
-// encoding/json would match names without regard to case and let the last of
-// two equal ones win; here the names are exact and fn sees them all.
-func members(b []byte, fn func(name, value []byte) bool) {
-	i := skipSpace(b, 0) + 1 // behind {
+// encoding/json ignores case in names, and keeps only the last of two equal ones;
+// here names are exact and fn gets all members.
+func forEachMember(b []byte, fn func(name, value []byte) bool) {
+	i := skipSpace(b, 0) + 1 // after {
 	for {
 		i = skipSpace(b, i)
 		if b[i] == '}' {
@@ -25,10 +25,10 @@ func members(b []byte, fn func(name, value []byte) bool) {
 		name := b[i+1 : end-1]
 		if bytes.IndexByte(name, '\\') >= 0 {
 			var s string
-			_ = json.Unmarshal(b[i:end], &s) // valid, as all of b
+			_ = json.Unmarshal(b[i:end], &s) // valid, like all of b
 			name = []byte(s)
 		}
-		i = skipSpace(b, skipSpace(b, end)+1) // behind :
+		i = skipSpace(b, skipSpace(b, end)+1) // after :
 		end = endOfValue(b, i)
 		if !fn(name, b[i:end]) {
 			return
@@ -44,7 +44,7 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// endOfString is the index behind the string that begins at i.
+// endOfString returns the index after the string that begins at i.
 func endOfString(b []byte, i int) int {
 	for i++; b[i] != '"'; i++ {
 		if b[i] == '\\' {
@@ -54,7 +54,7 @@ func endOfString(b []byte, i int) int {
 	return i + 1
 }
 
-// endOfValue is the index behind the value that begins at i.
+// endOfValue returns the index after the value that begins at i.
 func endOfValue(b []byte, i int) int {
 	switch b[i] {
 	case '"':
@@ -81,9 +81,9 @@ func endOfValue(b []byte, i int) int {
 	return i
 }
 
-// text is what a string says, or a number as it is written; false for
-// everything else.
-func text(value []byte) (string, bool) {
+// scalarText returns the content of a string, or a number as it is written; false
+// for everything else.
+func scalarText(value []byte) (string, bool) {
 	switch {
 	case value[0] == '"':
 		if bytes.IndexByte(value, '\\') < 0 {

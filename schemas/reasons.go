@@ -1,33 +1,33 @@
 package schemas
 
-// Reason says why an event became a dead letter. The set is closed.
+// Reason is why an event became a dead letter. The set is closed.
 type Reason string
 
 const (
-	Malformed    Reason = "malformed"     // the event cannot be read or names no CallId
-	NotFound     Reason = "not_found"     // the API still has no record at the end of the window
-	NotEnded     Reason = "not_ended"     // the record still has no end time at the end of the window
-	Expired      Reason = "expired"       // not found, and older than the API keeps records
-	LookupFailed Reason = "lookup_failed" // this one lookup keeps failing while others succeed
+	Malformed    Reason = "malformed"     // the event cannot be parsed or has no CallId
+	NotFound     Reason = "not_found"     // the API had no record until the not-found window ended
+	NotEnded     Reason = "not_ended"     // the record had no end time until the not-found window ended
+	Expired      Reason = "expired"       // not found, and older than the records that the API keeps
+	LookupFailed Reason = "lookup_failed" // this lookup kept failing while others succeeded
 	Rejected     Reason = "rejected"      // the API calls the request malformed
-	UnknownCode  Reason = "unknown_code"  // the API answers a code that is not in the table
-	Internal     Reason = "internal"      // a defect of this program, logged with its stack
+	UnknownCode  Reason = "unknown_code"  // the API returned a code that is not in the error table
+	Internal     Reason = "internal"      // a bug in enricher; the stack trace is in the log
 )
 
-// Reasons lists all reasons.
+// Reasons returns all reasons.
 func Reasons() []Reason {
 	return []Reason{Malformed, NotFound, NotEnded, Expired, LookupFailed, Rejected, UnknownCode, Internal}
 }
 
-// Headers of enriched records and dead letters.
+// Headers of enriched records and dead letters. Numbers are decimal digits.
 const (
 	HeaderSourceTopic       = "enricher.source_topic"
 	HeaderSourcePartition   = "enricher.source_partition"
 	HeaderSourceOffset      = "enricher.source_offset"
-	HeaderCache             = "enricher.cache" // "hit" or "miss"
+	HeaderCache             = "enricher.cache" // hit, coalesced (served by another event's request) or miss
 	HeaderRequestID         = "enricher.request_id"
 	HeaderSDKAppID          = "enricher.sdk_app_id"
-	HeaderOriginalTimestamp = "enricher.original_timestamp" // ms since 1970 of the event
+	HeaderOriginalTimestamp = "enricher.original_timestamp" // when the event was first produced, ms since 1970
 
 	HeaderReason       = "enricher.reason"
 	HeaderCode         = "enricher.code"
@@ -36,9 +36,9 @@ const (
 	HeaderFirstAttempt = "enricher.first_attempt" // ms since 1970
 	HeaderLastAttempt  = "enricher.last_attempt"  // ms since 1970
 	HeaderReplays      = "enricher.replays"
-	HeaderOmittedBytes = "enricher.omitted_bytes" // size of an event too large to copy; absent otherwise
+	HeaderOmittedBytes = "enricher.omitted_bytes" // size of an event that was too large to copy; absent otherwise
 
-	// The names that dead-letter tools of Kafka Connect read already.
+	// The names of Kafka Connect, which existing tools for dead letters read.
 	HeaderConnectTopic     = "__connect.errors.topic"
 	HeaderConnectPartition = "__connect.errors.partition"
 	HeaderConnectOffset    = "__connect.errors.offset"

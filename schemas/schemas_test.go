@@ -58,8 +58,7 @@ func samples(t *testing.T, pattern string) map[string][]byte {
 	return m
 }
 
-// TestContract holds types, schemas and samples together.
-func TestContract(t *testing.T) {
+func TestTypesSchemasAndSamplesAgree(t *testing.T) {
 	t.Run("event", func(t *testing.T) {
 		s := schema(t, "event")
 		for name, b := range samples(t, "event-*.json") {
@@ -70,8 +69,8 @@ func TestContract(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		// What the schema refuses the parser refuses, and the other way round,
-		// save what no schema can say.
+		// Schema and parser reject the same events, except for what no schema can
+		// express.
 		for _, c := range eventCases {
 			if !json.Valid([]byte(c.value)) || c.beyondSchema {
 				continue
@@ -184,7 +183,7 @@ var eventCases = []struct {
 	id, command  string
 	time         int64
 	why          string // part of the error; "": accepted
-	beyondSchema bool   // a schema cannot tell
+	beyondSchema bool   // a schema cannot express it
 }{
 	{value: `{"CallId":"a"}`, id: "a"},
 	{value: ` {"CallId" : "a" , "x":[{"CallId":"b"}]} `, id: "a"},
@@ -205,34 +204,33 @@ var eventCases = []struct {
 	{value: `{"CallbackCommand":"Other","CallRecord":{"CallId":"a"}}`, command: "Other", id: "a"},
 	{value: ``, why: "empty"},
 	{value: ` `, why: "empty"},
-	{value: `null`, why: "no JSON object"},
+	{value: `null`, why: "not a JSON object"},
 	{value: `{}`, why: "no CallId"},
-	{value: `[]`, why: "no JSON object"},
-	{value: `"a"`, why: "no JSON object"},
-	{value: `7`, why: "no JSON object"},
+	{value: `[]`, why: "not a JSON object"},
+	{value: `"a"`, why: "not a JSON object"},
+	{value: `7`, why: "not a JSON object"},
 	{value: `CallId=a`, why: "not JSON"},
 	{value: `{"CallId":"a"`, why: "not JSON"},
 	{value: `{"CallId":"a"} {"CallId":"a"}`, why: "not JSON"},
 	{value: "{\"CallId\":\"\xff\"}", why: "UTF-8", beyondSchema: true},
 	{value: `{"callid":"a"}`, why: "no CallId"},
 	{value: `{"CallId":""}`, why: "empty"},
-	{value: `{"CallId":null}`, why: "neither text nor number"},
-	{value: `{"CallId":true}`, why: "neither text nor number"},
-	{value: `{"CallId":["a"]}`, why: "neither text nor number"},
-	{value: `{"CallId":{"a":1}}`, why: "neither text nor number"},
-	{value: `{"CallId":1.5}`, why: "no whole number"},
-	{value: `{"CallId":1e3}`, why: "no whole number", beyondSchema: true},
+	{value: `{"CallId":null}`, why: "neither string nor number"},
+	{value: `{"CallId":true}`, why: "neither string nor number"},
+	{value: `{"CallId":["a"]}`, why: "neither string nor number"},
+	{value: `{"CallId":{"a":1}}`, why: "neither string nor number"},
+	{value: `{"CallId":1.5}`, why: "not an integer"},
+	{value: `{"CallId":1e3}`, why: "not an integer", beyondSchema: true},
 	{value: `{"CallId":"` + strings.Repeat("x", 256) + `"}`, id: strings.Repeat("x", 256)},
 	{value: `{"CallId":"` + strings.Repeat("x", 257) + `"}`, why: "257 bytes"},
-	{value: `{"CallId":"a","CallId":"b"}`, why: "disagree", beyondSchema: true},
-	{value: `{"CallId":"a","CallRecord":{"CallId":"b"}}`, why: "disagree", beyondSchema: true},
-	{value: `{"CallId":"a","CallRecord":[]}`, why: "no object"},
-	{value: `{"CallbackCommand":5,"CallId":"a"}`, why: "no text"},
+	{value: `{"CallId":"a","CallId":"b"}`, why: "conflicting", beyondSchema: true},
+	{value: `{"CallId":"a","CallRecord":{"CallId":"b"}}`, why: "conflicting", beyondSchema: true},
+	{value: `{"CallId":"a","CallRecord":[]}`, why: "not an object"},
+	{value: `{"CallbackCommand":5,"CallId":"a"}`, why: "not a string"},
 	{value: strings.Repeat("[", 100_000), why: "not JSON"},
 	{value: `{"x":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `,"CallId":"a"}`, why: "not JSON"},
 }
 
-// TestParseEvent is every way to write an event, and every way not to.
 func TestParseEvent(t *testing.T) {
 	for _, c := range eventCases {
 		e, err := schemas.ParseEvent([]byte(c.value))
@@ -251,8 +249,7 @@ func TestParseEvent(t *testing.T) {
 	}
 }
 
-// FuzzParseEvent: no input panics, and what is accepted is what encoding/json
-// reads too.
+// No input panics, and an accepted CallId is one that encoding/json finds, too.
 func FuzzParseEvent(f *testing.F) {
 	for _, c := range eventCases {
 		f.Add([]byte(c.value))
@@ -287,7 +284,7 @@ func FuzzParseEvent(f *testing.F) {
 	})
 }
 
-// FuzzCallRecord: no record panics, and its durations keep their promises.
+// No record panics, and durations keep the rules of checkDurations.
 func FuzzCallRecord(f *testing.F) {
 	names, err := fs.Glob(schemas.Files, "samples/call-*-record.json")
 	if err != nil {
@@ -309,6 +306,6 @@ func FuzzCallRecord(f *testing.F) {
 		if !json.Valid(e.Encode()) {
 			t.Fatalf("%s", e.Encode())
 		}
-		checkPromises(t, schemas.Durations{Answered: e.Answered, Ring: e.RingSeconds, Talk: e.TalkSeconds, Total: e.TotalSeconds, Anomalies: e.Anomalies})
+		checkDurations(t, schemas.Durations{Answered: e.Answered, Ring: e.RingSeconds, Talk: e.TalkSeconds, Total: e.TotalSeconds, Anomalies: e.Anomalies})
 	})
 }

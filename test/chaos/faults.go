@@ -40,7 +40,7 @@ func faultsConfig(seed uint64, nodes int) envConfig {
 				{Percent: 1, Fault: fetchtest.Reset()}, {Percent: 1, Fault: fetchtest.WrongCallID()},
 			},
 		},
-		flags: []string{"--settle-delay", "300ms", "--not-found-window", "5s"},
+		flags: []string{"--lookup-delay", "300ms", "--not-found-window", "5s"},
 	}
 }
 

@@ -11,15 +11,13 @@ import (
 	"time"
 
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
 )
 
 const (
 	// shareDelay is how long after a change every instance has its final share of the
 	// rate: shares grow 1.1 s after the group is stable again.
 	shareDelay = 3 * time.Second
-	// minRateUsed is the part of the rate that must be used in the steady phase.
-	// Rounding and the limiter's reserve for bunching requests cost about 1.5 %.
-	minRateUsed = 0.98
 	// changesTime is more than what all phases but the steady one take.
 	changesTime = 2 * time.Minute
 	// backlogFactor leaves a rest on every partition, though some are read faster
@@ -33,7 +31,7 @@ func rateLimitConfig(nodes int) envConfig {
 		// The API throttles nothing here: that would slow the instances down and hide
 		// by how much they exceed the rate.
 		api:   fetchtest.Config{Latency: func(string) time.Duration { return 40 * time.Millisecond }},
-		flags: []string{"--settle-delay", "0s"},
+		flags: []string{"--lookup-delay", "0s"},
 	}
 }
 
@@ -116,8 +114,8 @@ func (e *env) checkRateLimit(ctx context.Context, phases []phase) error {
 		most, from := busiestSecond(requests)
 		fmt.Printf("%-16s %5.1f s, %6d requests, %5.1f per second, at most %d in any second\n",
 			p.name, p.to.Sub(p.from).Seconds(), len(requests), perSecond, most)
-		if used := perSecond / apiRate; p.name == "steady" && used < minRateUsed {
-			problems = append(problems, fmt.Errorf("%.1f %% of the rate was used, want at least %.0f %%", 100*used, 100*minRateUsed))
+		if used := 100 * perSecond / apiRate; p.name == "steady" && used < harness.MinRateUsedPercent {
+			problems = append(problems, fmt.Errorf("%.1f %% of the rate was used, want at least %d %%", used, harness.MinRateUsedPercent))
 		}
 		if most > apiRate {
 			fmt.Print(byInstance(requests, from))

@@ -9,14 +9,10 @@ import (
 
 	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
 )
 
-// The limits are those that docs/guarantees.md states.
 const (
-	maxPause             = 3 * time.Second // in the outcomes of one partition
-	maxRequestsPerCallID = 1.01
-	maxAborted           = 2 // transactions: a rebalance can begin just before a transaction does
-
 	maxBetweenRestarts = 2 * time.Second // each wait between two restarts is random
 	warmUp             = 5 * time.Second // until all instances look calls up at full speed
 )
@@ -25,7 +21,7 @@ func rollingConfig(nodes int) envConfig {
 	return envConfig{
 		nodes: nodes, instances: initialInstances,
 		api:   fetchtest.Config{Rate: apiRate, Latency: func(string) time.Duration { return 50 * time.Millisecond }},
-		flags: []string{"--settle-delay", "300ms"},
+		flags: []string{"--lookup-delay", "300ms"},
 	}
 }
 
@@ -119,14 +115,14 @@ func (e *env) checkRollingRestart(o *outputs, round int, from time.Time, spent c
 	fmt.Printf("rolling restart %d: %.1f s, %d transactions committed, %d aborted; %.4f requests per CallId; longest pause in the outcomes %v, of one partition %v (%d)\n",
 		round, to.Sub(from).Seconds(), spent.committed, spent.aborted, perCallID, whole.Round(time.Millisecond), longest.Round(time.Millisecond), where)
 	var problems []error
-	if longest > maxPause {
-		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, longest, maxPause))
+	if longest > harness.MaxPauseInRestart {
+		problems = append(problems, fmt.Errorf("rolling restart %d: no outcome of partition %d for %v, want at most %v", round, where, longest, harness.MaxPauseInRestart))
 	}
-	if perCallID > maxRequestsPerCallID {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per CallId, want at most %v", round, perCallID, maxRequestsPerCallID))
+	if perCallID > harness.MaxRequestsPerCallRestart {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %.4f requests per CallId, want at most %v", round, perCallID, harness.MaxRequestsPerCallRestart))
 	}
-	if spent.aborted > maxAborted {
-		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, maxAborted))
+	if spent.aborted > harness.MaxAbortedByRestart {
+		problems = append(problems, fmt.Errorf("rolling restart %d: %d transactions aborted, want at most %d", round, spent.aborted, harness.MaxAbortedByRestart))
 	}
 	return errors.Join(problems...)
 }

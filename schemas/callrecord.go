@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// CallRecord is a call as the API reports it. Times are Unix seconds; 0: not given.
-// Schema: record.schema.json.
+// CallRecord is a call as the API reports it. Times are Unix seconds; 0 means not
+// given. Schema: record.schema.json.
 type CallRecord struct {
 	CallID     string   `json:"CallId"`
 	Caller     string   `json:"Caller_Account"`
@@ -19,47 +19,47 @@ type CallRecord struct {
 	Result     string   `json:"CallResult"`         // NormalEnd, Cancel, …; an open set
 	Callees    []string `json:"CalleeList_Account"` // the API's samples list the caller too
 	RoomID     string   `json:"RoomId"`
-	RoomIDType int      `json:"RoomIdType"` // 1: digits, 2: text
+	RoomIDType int      `json:"RoomIdType"` // 1: digits, 2: string
 }
 
-// UnmarshalJSON accepts numbers where accounts and ids are texts, keeping all
-// their digits, and texts where times are numbers. Unknown fields are ignored,
-// null is as good as absent, and of two fields of one name the last wins.
+// UnmarshalJSON accepts numbers for accounts and ids, of which it keeps all digits,
+// and strings for times. Unknown fields are ignored, null means absent, and of two
+// fields with one name the last one counts.
 func (r *CallRecord) UnmarshalJSON(b []byte) error {
 	if isNull(b) {
 		return nil
 	}
 	if b[0] != '{' {
-		return errors.New("a call record that is no object")
+		return errors.New("call record is not an object")
 	}
 	*r = CallRecord{}
-	var failed error
-	members(b, func(name, value []byte) bool {
-		failed = r.set(string(name), value)
-		return failed == nil
+	var err error
+	forEachMember(b, func(name, value []byte) bool {
+		err = r.set(string(name), value)
+		return err == nil
 	})
-	return failed
+	return err
 }
 
 func (r *CallRecord) set(name string, value []byte) error {
 	if isNull(value) {
 		return nil
 	}
-	var texts *string
+	var text *string
 	var number *int64
 	switch name {
 	case "CallId":
-		texts = &r.CallID
+		text = &r.CallID
 	case "Caller_Account":
-		texts = &r.Caller
+		text = &r.Caller
 	case "MediaType":
-		texts = &r.MediaType
+		text = &r.MediaType
 	case "CallType":
-		texts = &r.CallType
+		text = &r.CallType
 	case "CallResult":
-		texts = &r.Result
+		text = &r.Result
 	case "RoomId":
-		texts = &r.RoomID
+		text = &r.RoomID
 	case "StartTime":
 		number = &r.Start
 	case "AcceptTime":
@@ -74,12 +74,12 @@ func (r *CallRecord) set(name string, value []byte) error {
 	default:
 		return nil
 	}
-	s, ok := text(value)
+	s, ok := scalarText(value)
 	if !ok {
-		return fmt.Errorf("%s of a call record is neither text nor number", name)
+		return fmt.Errorf("%s of the call record is neither string nor number", name)
 	}
-	if texts != nil {
-		*texts = s
+	if text != nil {
+		*text = s
 		return nil
 	}
 	if s == "" {
@@ -87,7 +87,7 @@ func (r *CallRecord) set(name string, value []byte) error {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return fmt.Errorf("%s of a call record is no whole number", name)
+		return fmt.Errorf("%s of the call record is not an integer", name)
 	}
 	*number = n
 	return nil
@@ -95,7 +95,7 @@ func (r *CallRecord) set(name string, value []byte) error {
 
 func (r *CallRecord) setCallees(value []byte) error {
 	if value[0] != '[' {
-		return errors.New("CalleeList_Account of a call record is no list")
+		return errors.New("CalleeList_Account of the call record is not an array")
 	}
 	r.Callees = nil
 	for i := skipSpace(value, 1); value[i] != ']'; i = skipSpace(value, i) {
@@ -103,9 +103,9 @@ func (r *CallRecord) setCallees(value []byte) error {
 			i = skipSpace(value, i+1)
 		}
 		end := endOfValue(value, i)
-		callee, ok := text(value[i:end])
+		callee, ok := scalarText(value[i:end])
 		if !ok {
-			return errors.New("CalleeList_Account of a call record holds what is neither text nor number")
+			return errors.New("CalleeList_Account of the call record contains a value that is neither string nor number")
 		}
 		r.Callees = append(r.Callees, callee)
 		i = end

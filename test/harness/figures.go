@@ -1,0 +1,26 @@
+package harness
+
+import "time"
+
+// The limits that docs/guarantees.md promises under "Figures". The tests and the
+// chaos runs enforce them.
+const (
+	// After kill -9 inside a transaction, when the same instance comes back.
+	ReadersAfterRestart, OwnerAfterRestart = 5 * time.Second, 7 * time.Second
+	// When another instance takes over, which does not know whose transaction it is.
+	ReadersAfterTakeover, OwnerAfterTakeover = 25 * time.Second, 30 * time.Second
+	// KillSessionTimeout is the session timeout in the kill tests.
+	KillSessionTimeout = 1500 * time.Millisecond
+
+	// MaxAbortedByJoins is for ten joins and leaves. A join that begins within the
+	// few microseconds before a transaction does still aborts it.
+	MaxAbortedByJoins = 2
+
+	// A rolling restart of three instances.
+	MaxAbortedByRestart       = 2
+	MaxPauseInRestart         = 3 * time.Second // of the outcomes of one partition
+	MaxRequestsPerCallRestart = 1.01
+
+	// MinRateUsedPercent is the share of --api-rate that members with a backlog use.
+	MinRateUsedPercent = 98
+)
