@@ -67,7 +67,7 @@ func newerMetadata(t *testing.T, e *env) {
 	if n := e.API.RequestsFor("left alone"); n != 0 {
 		t.Errorf("a call of the incompatible partition was looked up %d times", n)
 	}
-	if n := i.Logs.FilterMessageSnippet("partition not consumed").Len(); n != 1 {
+	if n := i.Logs.FilterMessageSnippet("partition blocked").Len(); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
 	committed, err := e.Admin().FetchOffsets(context.Background(), e.Group)
