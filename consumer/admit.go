@@ -21,10 +21,11 @@ func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) er
 	switch {
 	case p == nil:
 		return fmt.Errorf("received records of %v before its committed offset", tp)
-	case p.incompatible != nil:
-		return nil //nolint:nilerr // it is reported as a Condition; nothing of the partition is consumed
+	case p.blocked != nil:
+		return nil // fetched before it was paused
 	}
 	p.held = true
+	p.lastBlock = nil
 	p.end = max(p.end, f.LastStableOffset)
 	p = c.checkLog(p, f)
 	for _, rec := range f.Records {

@@ -1,9 +1,11 @@
 package consumer
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"enricher/consumer/progress"
 	"enricher/consumer/session"
@@ -26,10 +28,15 @@ type partition struct {
 	assignment uint64 // id; every event carries it
 	tracker    *tracker
 	completed  []outcome // not committed
+	refused    []outcome // completed, and waiting because a topic refused the output
 
-	held         bool  // the client has held it, so that its absence means something
-	incompatible error // not nil: this version cannot read its metadata; nothing is consumed
-	fetchPaused  bool  // its metadata nears the limit
+	held        bool // the client has held it, so that its absence means something
+	fetchPaused bool // its metadata nears the limit
+	// blocked is why nothing is fetched; nil: it is consumed. lastBlock is the last
+	// of them since a record was polled.
+	blocked, lastBlock *block
+	unresolved         bool // its start is not known, so the tracker means nothing yet
+	commitStart        bool // its start is to be committed, or a restart would skip events
 	// resetBelowCommit: the log was truncated below what is committed. What the
 	// broker reports as committed counts only if this tracker committed it.
 	resetBelowCommit bool
@@ -41,12 +48,11 @@ type partition struct {
 // syncAssignments makes the trackers those of the partitions that the client
 // holds: first its own list, then the assignments that were handed over since,
 // because a partition that is gone from the list and assigned again is held again.
-func (c *conductor) syncAssignments() error {
+func (c *conductor) syncAssignments() {
 	held := c.session.HeldPartitions()
-	for _, committed := range c.session.TakeAssignments() {
-		if err := c.onAssigned(committed); err != nil {
-			return err
-		}
+	now := time.Now()
+	for _, a := range c.session.TakeAssignments() {
+		c.onAssigned(a, now)
 	}
 	for tp, p := range c.parts {
 		if _, ok := held[tp.topic][tp.partition]; ok {
@@ -55,31 +61,56 @@ func (c *conductor) syncAssignments() error {
 			c.onLost(p)
 		}
 	}
-	return nil
 }
 
 // onAssigned starts a tracker for a partition from what the group has committed.
-func (c *conductor) onAssigned(committed session.Offset) error {
+func (c *conductor) onAssigned(a session.Assignment, now time.Time) {
+	committed := a.Committed
 	tp := topicPartition{committed.Topic, committed.Partition}
-	if old := c.parts[tp]; old != nil {
-		c.onLost(old)
+	p := c.parts[tp]
+	if a.Resolved {
+		if p == nil || !p.unresolved {
+			return // lost meanwhile
+		}
+	} else {
+		if p != nil {
+			c.onLost(p)
+		}
+		p = c.install(tp, newTracker(progress.Progress{Base: -1}))
 	}
-	if committed.Offset < 0 && c.cfg.AutoOffsetReset == None {
-		return &fatalError{&NoCommittedOffsetError{c.cfg.Group, tp.topic, tp.partition}}
+	p.lastCommit = committed
+	if a.Err != nil {
+		p.unresolved = true
+		reason := OffsetUnavailable
+		if errors.Is(a.Err, session.ErrNoCommittedOffset) {
+			reason = NoCommittedOffset
+		}
+		c.block(p, reason, a.Err.Error(), now)
+		return
 	}
 	done, err := progress.Decode(c.session.TopicID(tp.topic), committed.Offset, committed.Metadata)
-	p := c.install(tp, newTracker(done))
-	p.end = committed.Offset
-	p.lastCommit = committed
 	if err != nil {
-		p.incompatible = err
-		c.session.Pause(tp.topic, tp.partition)
-		c.log.Error("partition not consumed: unreadable offset metadata",
-			zap.Stringer("partition", tp), zap.Int64("offset", committed.Offset), zap.Error(err))
-	} else {
-		c.session.Resume(tp.topic, tp.partition) // a pause survives re-assignment
+		c.block(p, IncompatibleMetadata, err.Error(), now)
+		return
 	}
-	return nil
+	if a.LogEnd >= 0 && done.Truncate(a.LogEnd) || committed.Offset < 0 {
+		done.Base = a.Start
+	}
+	if a.Start < committed.Offset {
+		c.log.Error("partition log truncated or replaced, restarting from current log",
+			zap.Stringer("partition", tp), zap.Int64("committed", committed.Offset), zap.Int64("found", a.Start))
+		c.metrics.Truncations.Inc()
+		p.resetBelowCommit = true
+	}
+	p.tracker = newTracker(done)
+	p.end = a.Start
+	p.commitStart = a.StartIsNew && c.cfg.AutoOffsetReset == Latest
+	p.unresolved = false
+	if p.blocked != nil {
+		p.blocked.retryAt = now // the client still has a provisional offset; retryBlocked sets it
+	} else {
+		c.resume(p) // a pause survives re-assignment
+	}
 }
 
 // install gives a partition a tracker and a new assignment id.

@@ -34,9 +34,16 @@ const (
 type partitionCommit struct {
 	part     *partition
 	outcomes []outcome // taken out of part.completed, by offset
+	rest     []outcome // of part.completed
 	offsets  []int64   // of outcomes
 	progress progress.Progress
 	offset   session.Offset
+}
+
+// bytes returns what the commit takes of the broker's limit of one transaction: its
+// record in the offsets topic has the group, the topic and about 40 bytes besides.
+func (q *partitionCommit) bytes() int {
+	return len(q.offset.Metadata) + 2*len(q.offset.Topic) + 100
 }
 
 // transaction is the conductor's side of a transaction that is being committed.
@@ -99,23 +106,24 @@ func (c *conductor) commit() error {
 // completed, as far as the metadata fits and the topics accept it.
 func (c *conductor) buildCommits() []*partitionCommit {
 	var commits []*partitionCommit
-	total, left := 0, c.maxPerTxn
+	suspect, most := c.chooseSuspects()
+	total, left := 0, most
 	for _, p := range c.parts { // in random order, so that none is left out for ever
-		if len(p.completed) == 0 || total >= maxTxnMetadataBytes || c.maxPerTxn > 0 && left == 0 {
+		if len(p.completed) == 0 && !p.commitStart || total >= maxTxnMetadataBytes || most > 0 && left == 0 {
 			continue
 		}
-		q := c.buildCommit(p, left)
-		if q == nil || total+len(q.offset.Metadata) > maxTxnMetadataBytes {
+		q := c.buildCommit(p, suspect, left)
+		if q == nil || total+q.bytes() > maxTxnMetadataBytes {
 			continue
 		}
-		total += len(q.offset.Metadata)
-		p.completed = slices.Clone(p.completed[len(q.outcomes):])
+		total += q.bytes()
+		p.completed = q.rest
 		left -= len(q.outcomes)
 		commits = append(commits, q)
 	}
 	switch {
 	case c.completedCount() == 0:
-	case c.maxPerTxn > 0:
+	case most > 0 || c.suspects.next:
 		c.completedSince = time.Now()
 	default:
 		c.completedSince = time.Now().Add(metadataWait)
@@ -123,25 +131,62 @@ func (c *conductor) buildCommits() []*partitionCommit {
 	return commits
 }
 
-// buildCommit returns the largest commit of a partition whose metadata fits, of
-// at most so many events (0: any number), or nil.
-func (c *conductor) buildCommit(p *partition, most int) *partitionCommit {
-	slices.SortFunc(p.completed, func(a, b outcome) int { return cmp.Compare(a.rec.Offset, b.rec.Offset) })
-	offsets := make([]int64, len(p.completed))
-	if most > 0 {
-		offsets = offsets[:min(most, len(offsets))]
+// chooseSuspects decides whether the next transaction is one of suspects, and how
+// many outcomes it may hold (0: any number).
+func (c *conductor) chooseSuspects() (suspect bool, most int) {
+	healthy, suspects := 0, 0
+	for _, p := range c.parts {
+		n := 0
+		for i := range p.completed {
+			if p.completed[i].suspect {
+				n++
+			}
+		}
+		suspects += n
+		healthy += len(p.completed) - n
 	}
-	for i := range offsets {
-		offsets[i] = p.completed[i].rec.Offset
+	if !c.suspects.turn(healthy, suspects) {
+		return false, c.maxPerTxn
+	}
+	return true, c.suspects.max
+}
+
+// buildCommit returns the largest commit of a partition whose metadata fits, of
+// at most so many outcomes (not above 0: any number) that are suspects or that are not, or
+// nil.
+func (c *conductor) buildCommit(p *partition, suspect bool, most int) *partitionCommit {
+	slices.SortFunc(p.completed, func(a, b outcome) int { return cmp.Compare(a.rec.Offset, b.rec.Offset) })
+	chosen, offsets := make([]outcome, 0, len(p.completed)), make([]int64, 0, len(p.completed))
+	var rest []outcome
+	for _, o := range p.completed {
+		if o.suspect == suspect && (most <= 0 || len(chosen) < most) {
+			chosen, offsets = append(chosen, o), append(offsets, o.rec.Offset)
+		} else {
+			rest = append(rest, o)
+		}
 	}
 	n, done, metadata := fitMetadata(p.tracker, c.session.TopicID(p.topic), offsets, c.metadataLimit)
 	if n == 0 {
-		return nil
+		if !p.commitStart {
+			return nil
+		}
+		done = p.tracker.after(nil)
+		metadata = progress.Encode(c.session.TopicID(p.topic), done)
 	}
 	return &partitionCommit{
-		part: p, outcomes: p.completed[:n:n], offsets: offsets[:n], progress: done,
-		offset: session.Offset{Topic: p.topic, Partition: p.partition, Offset: done.Base, Metadata: metadata},
+		part: p, outcomes: chosen[:n:n], rest: append(rest, chosen[n:]...), offsets: offsets[:n], progress: done,
+		offset: session.Offset{Topic: p.topic, Partition: p.partition, Offset: done.Base, Epoch: p.epoch, Metadata: metadata},
 	}
+}
+
+// startsToCommit reports whether a partition's start has to be committed.
+func (c *conductor) startsToCommit() bool {
+	for _, p := range c.parts {
+		if p.commitStart && p.blocked == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // fitMetadata finds how many of the completed offsets can be committed within
@@ -166,18 +211,18 @@ func (c *conductor) buildOutput(o *outcome) *kgo.Record {
 	switch {
 	case o.skipped:
 		return nil
-	case o.failure != nil && o.tooLarge:
+	case o.failure != nil && o.withoutPayload:
 		return c.records.DeadLetterWithoutPayload(o.rec, o.failure)
 	case o.failure != nil:
 		return c.records.DeadLetter(o.rec, o.failure)
 	}
 	rec := c.records.Enriched(o.rec, o.callID, o.value, o.source.String(), o.requestID)
-	if o.tooLarge || !c.records.Fits(rec) {
+	if o.withoutPayload || !c.records.Fits(rec) {
 		o.failure = &schemas.Failure{
 			Reason:  schemas.Internal,
 			Message: fmt.Sprintf("the enriched record of %d bytes is larger than topic %q accepts", len(rec.Value), rec.Topic),
 		}
-		o.tooLarge = false
+		o.withoutPayload = false
 		return c.records.DeadLetter(o.rec, o.failure)
 	}
 	return rec
@@ -199,6 +244,7 @@ func (c *conductor) onCommitted(commits []*partitionCommit) {
 			c.count(o)
 		}
 		q.part.tracker.commit(q.offsets, q.progress)
+		q.part.commitStart = false
 		q.part.lastCommit = q.offset
 		largest = max(largest, len(q.offset.Metadata))
 		c.throttlePartition(q.part, len(q.offset.Metadata))
@@ -238,12 +284,12 @@ func (c *conductor) count(o outcome) {
 // anything is produced again.
 func (c *conductor) onAborted(commits []*partitionCommit, source map[*kgo.Record]*outcome, err error) error {
 	c.abortsInARow++
-	var tooLarge *session.TooLargeError
+	var refused *session.RefusedError
 	switch {
 	case producer.IsFenced(err):
 		return err
-	case errors.As(err, &tooLarge):
-		c.onTooLarge(tooLarge, source)
+	case errors.As(err, &refused):
+		c.onRefused(refused, source, time.Now())
 	case errors.Is(err, kerr.OffsetMetadataTooLarge):
 		c.metadataLimit = c.metadataLimit * 3 / 4 // the broker does not report its limit
 		c.log.Warn("offset metadata rejected as too large; set offset.metadata.max.bytes=4096",
@@ -256,6 +302,7 @@ func (c *conductor) onAborted(commits []*partitionCommit, source map[*kgo.Record
 	for _, q := range commits {
 		q.part.lastCommit = q.offset
 		q.part.completed = append(q.outcomes, q.part.completed...)
+		q.part.setRefusedAside(time.Now())
 	}
 	c.session.AllowRebalance()
 	if err := c.refetchCommitted(commits); err != nil {
@@ -270,16 +317,16 @@ func (c *conductor) onAborted(commits []*partitionCommit, source map[*kgo.Record
 // onTooLarge handles records that a topic rejected for their size. It rejects
 // whole batches, and the client does not split them: a record is to blame only
 // when it was sent alone.
-func (c *conductor) onTooLarge(err *session.TooLargeError, source map[*kgo.Record]*outcome) {
+func (c *conductor) onTooLarge(err *session.RefusedError, source map[*kgo.Record]*outcome) {
 	if len(source) == 1 {
 		for _, r := range err.Records {
-			source[r].tooLarge = true
+			source[r].withoutPayload = true
 		}
 		return
 	}
 	c.abortsInARow = 0 // the next transaction is smaller, so this makes progress
 	c.maxPerTxn = max(1, len(source)/4)
-	c.sometimes.Do(func() {
+	c.sizeWarning.Do(func() {
 		c.log.Warn("batch too large for topic, using smaller transactions; set max.message.bytes>=1048588",
 			zap.String("topic", err.Records[0].Topic), zap.Int("records_rejected", len(err.Records)), zap.Int("next_records", c.maxPerTxn))
 	})

@@ -2,20 +2,15 @@ package consumer
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/zap"
 
 	"enricher/consumer/session"
 	"enricher/fetch/lookup"
+	"enricher/fetch/mailbox"
 )
 
 const (
@@ -45,7 +40,10 @@ type conductor struct {
 	fetchPaused    bool      // for lack of room
 	draining       bool
 	abortsInARow   int
-	maxPerTxn      int // events in a transaction, since a topic rejected a batch for its size; 0: any number
+	maxPerTxn      int // events in a transaction, since a topic refused a batch for its size; 0: any number
+	suspects       suspects
+	unavailable    map[string]error // input topics that cannot be consumed
+	topicChanges   *mailbox.Mailbox[session.TopicChange]
 	nextGauges     time.Time
 }
 
@@ -54,6 +52,7 @@ type conductor struct {
 func (c *conductor) run(ctx context.Context) error {
 	defer c.dropAll()
 	for {
+		c.turn()
 		if ctx.Err() != nil && !c.draining {
 			c.draining = true
 			c.scheduler.Drain()
@@ -64,14 +63,16 @@ func (c *conductor) run(ctx context.Context) error {
 		c.session.AllowRebalance()
 		c.collectOutcomes() // they may be due before anything is fetched
 		fetches := c.poll(ctx)
-		if err := c.syncAssignments(); err != nil {
-			return err
+		c.syncAssignments()
+		for _, t := range c.topicChanges.Take() {
+			c.onTopicChange(t)
 		}
 		now := time.Now()
 		if err := c.admitFetches(fetches, now); err != nil {
 			return err
 		}
 		c.collectOutcomes()
+		c.retryBlocked(now)
 		c.updateGauges(now)
 		if drained && c.completedCount() == 0 {
 			return nil
@@ -159,9 +160,7 @@ func (c *conductor) admitFetched(inTransaction int) error {
 		return nil
 	}
 	fetches := c.session.PollFetched(room)
-	if err := c.syncAssignments(); err != nil {
-		return err
-	}
+	c.syncAssignments()
 	return c.admitFetches(fetches, time.Now())
 }
 
@@ -190,6 +189,9 @@ func (c *conductor) completedCount() int {
 // due reports whether it is time for a transaction: an event has waited long
 // enough, or half of the room is taken by completed events.
 func (c *conductor) due(now time.Time) bool {
+	if c.startsToCommit() {
+		return true
+	}
 	n := c.completedCount()
 	return n > 0 && (n >= c.cfg.MaxInFlight/2 || now.Sub(c.completedSince) >= c.cfg.CommitInterval)
 }
@@ -197,38 +199,18 @@ func (c *conductor) due(now time.Time) bool {
 // admitFetches admits what was polled.
 func (c *conductor) admitFetches(fetches kgo.Fetches, now time.Time) error {
 	var failed error
-	fetches.EachError(func(topic string, p int32, err error) {
-		if err := c.pollError(topicPartition{topic, p}, err); err != nil {
-			failed = err
-		}
-	})
-	if failed != nil {
-		return failed
-	}
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if failed == nil && len(f.Records) > 0 {
 			failed = c.admitPartition(&f, now)
 		}
 	})
+	// After the records: those of a partition come before its error.
+	fetches.EachError(func(topic string, p int32, err error) {
+		if failed == nil {
+			failed = c.pollError(topicPartition{topic, p}, err, now)
+		}
+	})
 	return failed
-}
-
-// pollError returns an error if the one that was polled ends the session.
-func (c *conductor) pollError(tp topicPartition, err error) error {
-	var group *kgo.ErrGroupSession
-	var loss *kgo.ErrDataLoss
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return nil
-	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		// The client would join again for ever.
-	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
-		// The client would ask for the old topic for ever.
-	case errors.As(err, &loss), errors.As(err, &group), kerr.IsRetriable(err):
-		c.sometimes.Do(func() { c.log.Warn("Kafka client error (retrying)", zap.Stringer("partition", tp), zap.Error(err)) })
-		return nil
-	}
-	return fmt.Errorf("poll %v: %w", tp, err)
 }
 
 // collectOutcomes takes the outcomes of the scheduler. One of a partition that
@@ -262,12 +244,8 @@ func (c *conductor) updateGauges(now time.Time) {
 	}
 	c.nextGauges = now.Add(gaugeInterval)
 	var backlog int
-	var incompatible []Condition
 	oldest := now.UnixMilli()
 	for tp, p := range c.parts {
-		if p.incompatible != nil {
-			incompatible = append(incompatible, Condition{ReasonIncompatible, fmt.Sprintf("%v: %v", tp, p.incompatible)})
-		}
 		p.end = max(p.end, c.endOffsets.of(tp))
 		backlog += len(p.tracker.pending) - len(p.completed)
 		if p.tracker.head >= 0 {
@@ -288,10 +266,12 @@ func (c *conductor) updateGauges(now time.Time) {
 	c.metrics.TimeToDrain.Set(drain)
 	c.metrics.RateLimit.Set(perSecond)
 	c.metrics.OldestEvent.Set(float64(now.UnixMilli()-oldest) / 1000)
-	c.metrics.Incompatible.Set(float64(len(incompatible)))
+	blocked, counts := c.blockedConditions()
+	for _, r := range BlockReasons() {
+		c.metrics.Blocked.WithLabelValues(string(r)).Set(float64(counts[r]))
+	}
 	c.metrics.Lookup.InFlight.WithLabelValues(lookup.StateCompleted).Set(float64(c.completedCount()))
-	slices.SortFunc(incompatible, func(a, b Condition) int { return strings.Compare(a.Detail, b.Detail) })
-	c.setConditions(func(s *conditions) { s.incompatible = incompatible })
+	c.setConditions(func(s *conditions) { s.blocked = blocked })
 }
 
 func isClosed(ch <-chan struct{}) bool {

@@ -72,6 +72,9 @@ type Config struct {
 	// MaxRecordBytes is the largest record that the output topics accept
 	// (max.message.bytes). Default: 1,048,588, Kafka's own.
 	MaxRecordBytes int
+	// FetchBufferBytes bounds what is fetched and not polled, unpacked. Default:
+	// 32 MiB.
+	FetchBufferBytes int64
 
 	Metrics *Metrics
 	Log     *zap.Logger
@@ -79,24 +82,14 @@ type Config struct {
 
 // AutoOffsetReset says where to start in a partition without a committed offset,
 // as Kafka's auto.offset.reset does.
-type AutoOffsetReset string
+type AutoOffsetReset = session.Reset
 
 // The values of AutoOffsetReset.
 const (
-	Earliest AutoOffsetReset = "earliest"
-	Latest   AutoOffsetReset = "latest"
-	None     AutoOffsetReset = "none" // fail
+	Earliest = session.Earliest
+	Latest   = session.Latest
+	None     = session.None
 )
-
-func (r AutoOffsetReset) offset() kgo.Offset {
-	switch r {
-	case Latest:
-		return kgo.NewOffset().AtEnd()
-	case None:
-		return kgo.NewOffset().AtCommitted()
-	}
-	return kgo.NewOffset().AtStart()
-}
 
 // complete sets defaults and reports everything that is wrong at once.
 func (c *Config) complete() error {

@@ -16,6 +16,7 @@ import (
 	"enricher/consumer/progress"
 	"enricher/consumer/session"
 	"enricher/fetch/lookup"
+	"enricher/fetch/mailbox"
 	"enricher/producer"
 )
 
@@ -28,7 +29,7 @@ const (
 	healthySession = time.Minute
 )
 
-// logInterval limits the log lines of causes that repeat.
+// logInterval is between two log lines of a cause that repeats.
 const logInterval = 10 * time.Second
 
 // Consumer is the pipeline of one instance. It outlives its Kafka sessions:
@@ -47,12 +48,14 @@ type Consumer struct {
 
 	enriched, skipped, cacheHits prometheus.Counter
 
-	sometimes      rate.Sometimes
-	lastAssignment uint64 // only the conductor's
-	metadataLimit  int    // only the conductor's
+	// pollWarning and sizeWarning limit the log lines of causes that repeat.
+	pollWarning, sizeWarning rate.Sometimes
+	lastAssignment           uint64 // only the conductor's
+	metadataLimit            int    // only the conductor's
 
 	mu         sync.Mutex
 	conditions conditions
+	lastTurn   time.Time // of the main loop
 }
 
 // New checks the configuration and reports everything that is wrong with it at
@@ -89,10 +92,12 @@ func New(cfg Config) (*Consumer, error) {
 		enriched:      cfg.Metrics.Events.WithLabelValues(outcomeEnriched, ""),
 		skipped:       cfg.Metrics.Events.WithLabelValues(outcomeSkipped, ""),
 		cacheHits:     cfg.Metrics.Lookup.CacheResults.WithLabelValues(lookup.CacheHit.String()),
-		sometimes:     rate.Sometimes{Interval: logInterval},
+		pollWarning:   rate.Sometimes{Interval: logInterval},
+		sizeWarning:   rate.Sometimes{Interval: logInterval},
 		metadataLimit: progress.MaxOffsetMetadataBytes,
 		conditions:    conditions{session: "connecting"},
 		started:       time.Now(),
+		lastTurn:      time.Now(),
 	}
 	return c, nil
 }
@@ -132,6 +137,7 @@ func (c *Consumer) runSessions(ctx context.Context) error {
 
 	pause := minRestartPause
 	for ctx.Err() == nil {
+		c.turn()
 		start := time.Now()
 		err := c.explainAuthError(c.runSession(ctx))
 		var fatal *fatalError
@@ -161,16 +167,18 @@ func (c *Consumer) runSessions(ctx context.Context) error {
 func (c *Consumer) runSession(ctx context.Context) error {
 	c.membership.reset()
 	s, err := session.Open(ctx, session.Config{
-		Opts:           append(c.cfg.Kafka(), kgo.Balancers(c.membership), kgo.WithHooks(c.membership)),
-		Group:          c.cfg.Group,
-		Instance:       c.cfg.Instance,
-		Started:        c.started,
-		Topics:         c.cfg.InputTopics,
-		Start:          c.cfg.AutoOffsetReset.offset(),
-		Heartbeat:      c.cfg.Heartbeat,
-		SessionTimeout: c.cfg.SessionTimeout,
-		MaxRecordBytes: int32(c.cfg.MaxRecordBytes),
-		Log:            c.log,
+		Kafka:            c.cfg.Kafka,
+		GroupOpts:        []kgo.Opt{kgo.Balancers(c.membership), kgo.WithHooks(c.membership)},
+		Group:            c.cfg.Group,
+		Instance:         c.cfg.Instance,
+		Started:          c.started,
+		Topics:           c.cfg.InputTopics,
+		Reset:            c.cfg.AutoOffsetReset,
+		FetchBufferBytes: c.cfg.FetchBufferBytes,
+		Heartbeat:        c.cfg.Heartbeat,
+		SessionTimeout:   c.cfg.SessionTimeout,
+		MaxRecordBytes:   int32(c.cfg.MaxRecordBytes),
+		Log:              c.log,
 	})
 	if err != nil {
 		return err
@@ -183,6 +191,8 @@ func (c *Consumer) runSession(ctx context.Context) error {
 	refreshCtx, stop := context.WithCancel(context.Background())
 	var refresher sync.WaitGroup
 	refresher.Go(func() { c.refreshEndOffsets(refreshCtx, s) })
+	topicChanges := mailbox.New[session.TopicChange]()
+	refresher.Go(func() { s.WatchTopics(refreshCtx, func(t session.TopicChange) { topicChanges.Put(t) }) })
 	defer refresher.Wait()
 	defer stop()
 
@@ -193,6 +203,8 @@ func (c *Consumer) runSession(ctx context.Context) error {
 		Consumer: c, session: s,
 		parts:        make(map[topicPartition]*partition),
 		byAssignment: make(map[uint64]*partition),
+		unavailable:  make(map[string]error),
+		topicChanges: topicChanges,
 	}
 	err = cond.run(ctx)
 	if err != nil && producer.IsFenced(err) {

@@ -42,9 +42,7 @@ func (c *Consumer) refreshEndOffsets(ctx context.Context, s *session.Session) {
 			}
 			c.membership.setTotal(n)
 		} else if ctx.Err() == nil {
-			c.sometimes.Do(func() {
-				c.log.Warn("failed to list partitions; rate-limit share not increased", zap.Error(err))
-			})
+			c.log.Warn("failed to list partitions; rate-limit share not increased", zap.Error(err))
 			next = endOffsetRetry
 		}
 		timer.Reset(next)

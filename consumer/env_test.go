@@ -178,11 +178,11 @@ func (e *env) topicID() [16]byte {
 }
 
 // setOffsets commits an offset for every partition, as an operator does.
-func (e *env) setOffsets(at int64, metadata string) {
+func (e *env) setOffsets(at int64, epoch int32, metadata string) {
 	e.T.Helper()
 	var offsets kadm.Offsets
 	for p := range int32(partitions) {
-		offsets.Add(kadm.Offset{Topic: e.In, Partition: p, At: at, LeaderEpoch: -1, Metadata: metadata})
+		offsets.Add(kadm.Offset{Topic: e.In, Partition: p, At: at, LeaderEpoch: epoch, Metadata: metadata})
 	}
 	e.commit(offsets)
 }

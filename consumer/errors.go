@@ -31,18 +31,6 @@ func (e *DuplicateInstanceError) Error() string {
 
 func (e *DuplicateInstanceError) Unwrap() error { return e.Err }
 
-// NoCommittedOffsetError means that the group has no committed offset for a
-// partition and Config.AutoOffsetReset is None.
-type NoCommittedOffsetError struct {
-	Group     string
-	Topic     string
-	Partition int32
-}
-
-func (e *NoCommittedOffsetError) Error() string {
-	return fmt.Sprintf("group %q has no committed offset for %s[%d]", e.Group, e.Topic, e.Partition)
-}
-
 // explainAuthError names the permission whose lack ended a session. A new session
 // does not get further. The start-up checks need less than these.
 func (c *Consumer) explainAuthError(err error) error {

@@ -25,7 +25,7 @@ type Metrics struct {
 	MetadataBytes      prometheus.Gauge       // largest offset metadata of the last transaction
 	DeletedByRetention prometheus.Counter     // events that retention deleted before they were read, at most
 	Truncations        prometheus.Counter     // partitions whose log was found truncated or replaced
-	Incompatible       prometheus.Gauge       // partitions with offset metadata of a newer version
+	Blocked            *prometheus.GaugeVec   // reason: one of the BlockReasons; partitions that are not consumed
 }
 
 // Outcomes of an event, as the metric enricher_events_total labels them.
@@ -70,12 +70,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		MetadataBytes:      gauge("offset_metadata_max_bytes", "Largest offset metadata of the last transaction; the limit is 4096."),
 		DeletedByRetention: counter("events_deleted_by_retention_total", "Events that retention deleted before they were read, at most."),
 		Truncations:        counter("truncated_partitions_total", "Partitions whose log was found truncated or replaced."),
-		Incompatible:       gauge("incompatible_partitions", "Partitions not consumed because a newer version wrote their offset metadata."),
 	}
 	m.Events.WithLabelValues(outcomeEnriched, "")
 	m.Events.WithLabelValues(outcomeSkipped, "")
 	for _, r := range schemas.Reasons() {
 		m.Events.WithLabelValues(outcomeDeadLetter, string(r))
+	}
+	m.Blocked = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "enricher", Name: "blocked_partitions", Help: "Partitions that are not consumed, or hold an event that waits, by reason."}, []string{"reason"})
+	reg.MustRegister(m.Blocked)
+	for _, r := range BlockReasons() {
+		m.Blocked.WithLabelValues(string(r))
 	}
 	for _, r := range session.TxnResults() {
 		m.Transactions.WithLabelValues(r.String())

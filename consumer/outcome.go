@@ -17,5 +17,9 @@ type outcome struct {
 	requestID string           // the API's id of the request that found the record
 	failure   *schemas.Failure // nil: enriched or skipped
 	skipped   bool
-	tooLarge  bool // the broker refused the record that was made of it for its size
+	// withoutPayload: the record that was made of it was refused, for its size or
+	// otherwise; the next try is smaller.
+	withoutPayload bool
+	suspect        bool   // it was in a batch that was refused
+	refused        *block // it was refused alone, in every form that there is
 }

@@ -16,27 +16,45 @@ type Condition struct {
 }
 
 // The reasons that concern Kafka and the process. Those that concern the API are
-// the names of lookup.PauseReasons.
+// the names of lookup.PauseReasons, those of one partition are the BlockReasons.
 const (
-	ReasonDraining     = "draining"
-	ReasonKafka        = "kafka"        // there is no session
-	ReasonNotInGroup   = "not_in_group" // no heartbeat was answered lately
-	ReasonIncompatible = "incompatible_partition"
+	ReasonDraining   = "draining"
+	ReasonKafka      = "kafka"        // there is no session
+	ReasonNotInGroup = "not_in_group" // no heartbeat was answered lately
 )
 
 func (c Condition) String() string { return c.Reason + ": " + c.Detail }
 
 // conditions is what Ready reports besides the lease and the breaker.
 type conditions struct {
-	draining     bool
-	session      string      // why there is no session; "" when there is one
-	incompatible []Condition // partitions that are not consumed
+	draining bool
+	session  string      // why there is no session; "" when there is one
+	blocked  []Condition // partitions and events that wait
 }
 
 func (c *Consumer) setConditions(change func(*conditions)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change(&c.conditions)
+}
+
+// livenessTimeout is how long the main loop may take for a turn: everything that
+// it waits for has a deadline well below.
+const livenessTimeout = time.Minute
+
+// turn notes that the main loop has turned.
+func (c *Consumer) turn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastTurn = time.Now()
+}
+
+// Alive reports whether the main loop has turned within the last minute. An
+// instance that is not alive does not recover by itself.
+func (c *Consumer) Alive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.lastTurn) < livenessTimeout
 }
 
 // setSession sets why there is no session; "": there is one.
@@ -63,14 +81,17 @@ func (c *Consumer) Ready() []Condition {
 	if p := c.scheduler.Status(); p.On {
 		all = append(all, Condition{p.Reason.String(), p.Detail})
 	}
-	return append(all, s.incompatible...)
+	return append(all, s.blocked...)
 }
 
 // Reasons returns every reason that a Condition can have.
 func Reasons() []string {
-	all := []string{ReasonDraining, ReasonKafka, ReasonNotInGroup, ReasonIncompatible}
+	all := []string{ReasonDraining, ReasonKafka, ReasonNotInGroup}
 	for _, r := range lookup.PauseReasons() {
 		all = append(all, r.String())
+	}
+	for _, r := range BlockReasons() {
+		all = append(all, string(r))
 	}
 	return all
 }

@@ -344,8 +344,8 @@ func closeInBlackhole(t *testing.T, e *env) {
 func (e *env) openSession(opts ...kgo.Opt) *session.Session {
 	e.T.Helper()
 	s, err := session.Open(context.Background(), session.Config{
-		Opts: append(e.Opts(), opts...), Group: e.Group, Instance: "alone", Started: time.Now(),
-		Topics: []string{e.In}, Start: kgo.NewOffset().AtStart(), Log: zap.NewNop(),
+		Kafka: e.Opts, GroupOpts: opts, Group: e.Group, Instance: "alone", Started: time.Now(),
+		Topics: []string{e.In}, Log: zap.NewNop(),
 	})
 	if err != nil {
 		e.T.Fatal(err)

@@ -33,7 +33,7 @@ func TestKafkaLogShorterThanCommitted(t *testing.T) {
 // committed offset is still that of the old log.
 func logShorterThanCommitted(t *testing.T, e *env) {
 	e.FeedCalls("c", 3*partitions)
-	e.setOffsets(1000, consumer.EveryOther(e.topicID(), 1000, 1002, 20))
+	e.setOffsets(1000, -1, consumer.EveryOther(e.topicID(), 1000, 1002, 20))
 	i := e.Start("a", quick, func(c *consumer.Config) { e.failCommits(c, 1) })
 	e.Await(time.Minute)
 	e.Check()
@@ -164,7 +164,7 @@ func offsetsOfDeletedTopic(_ *testing.T, e *env) {
 	e.FeedCalls("c", 5*partitions)
 	deleted := e.topicID()
 	deleted[0]++
-	e.setOffsets(2, consumer.EveryOther(deleted, 2, 3, 1))
+	e.setOffsets(2, 0, consumer.EveryOther(deleted, 2, 3, 1))
 	e.Start("a", quick)
 	e.Await(time.Minute)
 	e.Check()

@@ -11,7 +11,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"enricher/consumer"
 	"enricher/consumer/audit/audittest"
 	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
@@ -27,7 +26,7 @@ func offsetsReset(t *testing.T, e *env) {
 	e.Await(time.Minute)
 	e.Check()
 	i.Drain()
-	e.setOffsets(2, "")
+	e.setOffsets(2, -1, "")
 	e.Start("a", quick)
 	e.Eventually(20*time.Second, func() error {
 		if n := len(e.Outputs()); n < 8*partitions {
@@ -71,7 +70,7 @@ func newerMetadata(t *testing.T, e *env) {
 	if n := e.API.RequestsFor("left alone"); n != 0 {
 		t.Errorf("a call of the incompatible partition was looked up %d times", n)
 	}
-	if n := i.Logs.FilterMessageSnippet("partition not consumed").Len(); n != 1 {
+	if n := i.Logs.FilterMessageSnippet("partition blocked").Len(); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
 	committed, err := e.Admin().FetchOffsets(context.Background(), e.Group)
@@ -132,25 +131,9 @@ func TestKafkaForeignMetadata(t *testing.T) { onKafka(t, fetchtest.Config{}, for
 
 // foreignMetadata is another program's. It marks nothing as done ahead.
 func foreignMetadata(_ *testing.T, e *env) {
-	e.setOffsets(0, "reset by hand")
+	e.setOffsets(0, -1, "reset by hand")
 	e.FeedCalls("c", 100)
 	e.Start("a")
 	e.Await(time.Minute)
 	e.Check()
-}
-
-func TestNoCommittedOffset(t *testing.T)      { inVirtualTime(t, fetchtest.Config{}, noCommittedOffset) }
-func TestKafkaNoCommittedOffset(t *testing.T) { onKafka(t, fetchtest.Config{}, noCommittedOffset) }
-
-// noCommittedOffset ends an instance whose AutoOffsetReset is None, with an error.
-func noCommittedOffset(t *testing.T, e *env) {
-	e.FeedCalls("c", 10)
-	i := e.Start("a", func(c *consumer.Config) { c.AutoOffsetReset = consumer.None })
-	<-i.Done
-	if i.Err == nil || !strings.Contains(i.Err.Error(), "no committed offset") {
-		t.Errorf("Run returned %v", i.Err)
-	}
-	if n := len(e.Outputs()); n > 0 {
-		t.Errorf("%d outputs", n)
-	}
 }

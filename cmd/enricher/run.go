@@ -41,7 +41,7 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	s.status.set("starting")
-	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.ready, s.metrics))
+	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.alive, s.ready, s.metrics))
 	if err != nil {
 		return fmt.Errorf("--admin-addr: %w", err)
 	}
@@ -87,6 +87,9 @@ func newService(cfg consumer.Config) (*service, error) {
 	s.metrics.ExposeReady(s.ready)
 	return s, nil
 }
+
+// alive reports whether the service is making turns, or has not started yet.
+func (s *service) alive() bool { return s.status.get() != "" || s.pipeline.Alive() }
 
 // ready lists why the service is not ready; it returns nothing when it is.
 func (s *service) ready() []string {

@@ -43,6 +43,24 @@ type Progress struct {
 	Ahead []Range
 }
 
+// Truncate removes what is at or above end from p. It reports whether Base was.
+func (p *Progress) Truncate(end int64) bool {
+	for i, r := range p.Ahead {
+		if r.To > end {
+			p.Ahead = p.Ahead[:i]
+			if r.From < end {
+				p.Ahead = append(p.Ahead, Range{r.From, end})
+			}
+			break
+		}
+	}
+	if p.Base <= end {
+		return false
+	}
+	p.Base = end
+	return true
+}
+
 const (
 	formRanges = 0 // pairs of uvarints: distance from the last range's end, length
 	formBitmap = 1 // bit i, least significant first: offset base+1+i is completed

@@ -15,6 +15,7 @@ type Offset struct {
 	Topic     string
 	Partition int32
 	Offset    int64 // −1: the group has none
+	Epoch     int32 // leader epoch of the last record polled at the commit; −1: not known
 	Metadata  string
 }
 
@@ -22,8 +23,8 @@ type Offset struct {
 // Brokers before Kafka 3.0 respond by topic, later ones by group; newer ones
 // name topics by id, which topicName resolves.
 func EachOffset(resp *kmsg.OffsetFetchResponse, topicName func(id [16]byte) string, fn func(o Offset, code int16)) {
-	call := func(topic string, p int32, offset int64, metadata *string, code int16) {
-		o := Offset{Topic: topic, Partition: p, Offset: offset}
+	call := func(topic string, p int32, offset int64, epoch int32, metadata *string, code int16) {
+		o := Offset{Topic: topic, Partition: p, Offset: offset, Epoch: epoch}
 		if metadata != nil {
 			o.Metadata = *metadata
 		}
@@ -36,7 +37,7 @@ func EachOffset(resp *kmsg.OffsetFetchResponse, topicName func(id [16]byte) stri
 				topic = topicName(t.TopicID)
 			}
 			for _, p := range t.Partitions {
-				call(topic, p.Partition, p.Offset, p.Metadata, p.ErrorCode)
+				call(topic, p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode)
 			}
 		}
 	}
@@ -45,7 +46,7 @@ func EachOffset(resp *kmsg.OffsetFetchResponse, topicName func(id [16]byte) stri
 	}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			call(t.Topic, p.Partition, p.Offset, p.Metadata, p.ErrorCode)
+			call(t.Topic, p.Partition, p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode)
 		}
 	}
 }
@@ -53,7 +54,7 @@ func EachOffset(resp *kmsg.OffsetFetchResponse, topicName func(id [16]byte) stri
 // EndOffsets returns the end of every partition of the input topics, as a
 // read_committed consumer sees it.
 func (s *Session) EndOffsets(ctx context.Context) (map[string]map[int32]int64, error) {
-	listed, err := kadm.NewClient(s.cl).ListCommittedOffsets(ctx, s.cfg.Topics...)
+	listed, err := kadm.NewClient(s.admin).ListCommittedOffsets(ctx, s.cfg.Topics...)
 	if err == nil {
 		err = listed.Error()
 	}
@@ -81,12 +82,19 @@ const (
 // FetchCommitted returns what the group has committed for the partitions given.
 // It waits for transactions that are being ended and for unavailable brokers.
 func (s *Session) FetchCommitted(parts map[string][]int32) ([]Offset, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), fetchCommittedTimeout)
+	ctx, cancel := context.WithTimeout(s.root, fetchCommittedTimeout)
 	defer cancel()
 	for {
 		got, err := s.fetchCommitted(ctx, parts)
+		var offsets []Offset
+		for _, f := range got {
+			if f.err != nil {
+				err = fmt.Errorf("%s partition %d: %w", f.Topic, f.Partition, f.err)
+			}
+			offsets = append(offsets, f.Offset)
+		}
 		if err == nil || ctx.Err() != nil || !kerr.IsRetriable(err) {
-			return got, err
+			return offsets, err
 		}
 		select {
 		case <-ctx.Done():
@@ -96,7 +104,14 @@ func (s *Session) FetchCommitted(parts map[string][]int32) ([]Offset, error) {
 	}
 }
 
-func (s *Session) fetchCommitted(ctx context.Context, parts map[string][]int32) ([]Offset, error) {
+// fetched is what the group has committed for one partition.
+type fetched struct {
+	Offset
+	err error
+}
+
+// fetchCommitted requires stable offsets, which each partition has or has not.
+func (s *Session) fetchCommitted(ctx context.Context, parts map[string][]int32) ([]fetched, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.RequireStable = true
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -104,11 +119,11 @@ func (s *Session) fetchCommitted(ctx context.Context, parts map[string][]int32) 
 	req.Group = s.cfg.Group
 	for topic, ps := range parts {
 		t := kmsg.NewOffsetFetchRequestGroupTopic()
-		t.Topic, t.TopicID, t.Partitions = topic, s.topicIDs[topic], ps
+		t.Topic, t.TopicID, t.Partitions = topic, s.TopicID(topic), ps
 		g.Topics = append(g.Topics, t)
 	}
 	req.Groups = append(req.Groups, g)
-	resp, err := req.RequestWith(ctx, s.cl)
+	resp, err := req.RequestWith(ctx, s.admin)
 	if err != nil {
 		return nil, err
 	}
@@ -118,15 +133,9 @@ func (s *Session) fetchCommitted(ctx context.Context, parts map[string][]int32) 
 	if err := kerr.ErrorForCode(resp.Groups[0].ErrorCode); err != nil {
 		return nil, err
 	}
-	var got []Offset
+	var got []fetched
 	EachOffset(resp, s.topicName, func(o Offset, code int16) {
-		if failed := kerr.ErrorForCode(code); failed != nil {
-			err = fmt.Errorf("%s partition %d: %w", o.Topic, o.Partition, failed)
-		}
-		got = append(got, o)
+		got = append(got, fetched{o, kerr.ErrorForCode(code)})
 	})
-	if err != nil {
-		return nil, err
-	}
 	return got, nil
 }

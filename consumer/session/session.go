@@ -7,13 +7,17 @@ package session
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 	"go.uber.org/zap"
 
 	"enricher/fetch/mailbox"
@@ -22,16 +26,22 @@ import (
 
 // Config says how to open a Session.
 type Config struct {
-	Opts           []kgo.Opt // brokers, TLS, SASL, logger, hooks; the options that Open sets itself win
-	Group          string    // consumer group, and prefix of the transactional id
-	Instance       string    // unique among running processes, stable across restarts
-	Started        time.Time // of this process; of two with one instance name, the later one stays
-	Topics         []string  // input topics
-	Start          kgo.Offset
+	// Kafka returns the options of a client: brokers, TLS, SASL, logger. Those that
+	// Open sets itself win.
+	Kafka          func() []kgo.Opt
+	GroupOpts      []kgo.Opt     // of the client that is the group's member: balancer, hooks
+	Group          string        // consumer group, and prefix of the transactional id
+	Instance       string        // unique among running processes, stable across restarts
+	Started        time.Time     // of this process; of two with one instance name, the later one stays
+	Topics         []string      // input topics
+	Reset          Reset         // where to start without a committed offset
 	Heartbeat      time.Duration // default 1 s
 	SessionTimeout time.Duration // how long the broker keeps a silent member; default 10 s
 	MaxRecordBytes int32         // of one record batch; default producer.DefaultMaxRecordBytes
-	Log            *zap.Logger
+	// FetchBufferBytes bounds the fetched records that the client holds, unpacked;
+	// default 32 MiB.
+	FetchBufferBytes int64
+	Log              *zap.Logger
 }
 
 // Timing of the group.
@@ -41,9 +51,9 @@ const (
 	// its partitions.
 	DefaultSessionTimeout = 10 * time.Second
 	defaultHeartbeat      = time.Second
-	// rebalanceTimeout leaves a member time to end a transaction that the broker
+	// RebalanceTimeout leaves a member time to end a transaction that the broker
 	// ends for it after producer.TransactionTimeout.
-	rebalanceTimeout = 20 * time.Second
+	RebalanceTimeout = 20 * time.Second
 )
 
 // Time limits of opening and closing: the first covers an InitProducerID that
@@ -55,12 +65,27 @@ const (
 	closeTimeout = 5 * time.Second
 )
 
+// DefaultFetchBufferBytes is twice what the client needs to keep up with the
+// fastest cache.
+const DefaultFetchBufferBytes = 32 << 20
+
 const (
+	// maxBufferedRecords is above the largest transaction: Produce would wait for
+	// room otherwise, which only the transaction's end makes.
+	maxBufferedRecords = 1 << 20
+	// deliveryTimeout is after how long a record that its partition does not accept
+	// is given up: the partition has no leader, for example. It is well below the
+	// transaction's own timeout.
+	deliveryTimeout = 5 * time.Second
+
 	// fetchMaxWait is how long a broker holds a fetch without data: the time
 	// after which a resumed or new partition is fetched at the latest.
 	fetchMaxWait = 500 * time.Millisecond
-	// fetchMaxBytes bounds what one broker returns for one fetch, compressed.
-	fetchMaxBytes = 16 << 20
+	// fetchMaxBytes and fetchMaxPartitionBytes bound what one broker returns for
+	// one fetch, compressed. At 2 MiB the client is still several times faster than
+	// the rate limit of the API.
+	fetchMaxBytes          = 2 << 20
+	fetchMaxPartitionBytes = 128 << 10
 )
 
 // A Session is one life of the Kafka client. After an error of Commit or
@@ -71,15 +96,24 @@ type Session struct {
 	cfg Config
 	gts *kgo.GroupTransactSession
 	cl  *kgo.Client
+	// admin makes the requests of our own. It is no member of the group, and it may
+	// require stable offsets, which cl may not: see Open.
+	admin *kgo.Client
 
+	// root ends everything that cl does. Without it, some of its calls never return.
+	root   context.Context
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // goroutines of Resolve
+
+	ready chan struct{} // closed once topicIDs, gts and cl are set
+
+	mu       sync.Mutex
 	topicIDs map[string][16]byte
-	loaded   chan struct{} // closed once topicIDs is set
+	serial   uint64                    // of the last assignment
+	serials  map[topicPartition]uint64 // of the partitions assigned
 
-	assigned *mailbox.Mailbox[Offset] // from the client's goroutine to TakeAssignments
-
-	// resetPartitions are those whose committed offset is of an older topic. Only
-	// the client's goroutine uses it.
-	resetPartitions map[string][]int32
+	assigned  *mailbox.Mailbox[Assignment] // from other goroutines to TakeAssignments
+	seekEpoch int32                        // see Seek
 
 	// revoked means that a partition was revoked since the last transaction, so
 	// the client would abort the next one. The client's goroutine sets it.
@@ -95,23 +129,49 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.Heartbeat == 0 {
 		cfg.Heartbeat = defaultHeartbeat
 	}
+	if cfg.FetchBufferBytes == 0 {
+		cfg.FetchBufferBytes = DefaultFetchBufferBytes
+	}
 	if cfg.MaxRecordBytes == 0 {
 		cfg.MaxRecordBytes = producer.DefaultMaxRecordBytes
 	}
-	s := &Session{cfg: cfg, loaded: make(chan struct{}), assigned: mailbox.New[Offset]()}
-	gts, err := kgo.NewGroupTransactSession(append([]kgo.Opt{
-		kgo.Balancers(kgo.CooperativeStickyBalancer()), // cfg.Opts may wrap it
-	}, append(cfg.Opts[:len(cfg.Opts):len(cfg.Opts)],
+	s := &Session{
+		cfg: cfg, ready: make(chan struct{}), assigned: mailbox.New[Assignment](),
+		topicIDs: make(map[string][16]byte), serials: make(map[topicPartition]uint64),
+	}
+	s.root, s.cancel = context.WithCancel(context.Background())
+	admin, err := kgo.NewClient(append(cfg.Kafka(), kgo.ClientID(clientID(cfg.Instance, cfg.Started)), kgo.WithContext(s.root))...)
+	if err != nil {
+		return nil, fmt.Errorf("configure Kafka client: %w", err)
+	}
+	s.admin = admin
+
+	// This version of OffsetFetch cannot require stable offsets. The client would
+	// wait for them, all partitions for the slowest; adjustOffsets asks for each.
+	versions := kversion.Stable()
+	versions.SetMaxKeyVersion(int16(kmsg.OffsetFetch), 6)
+
+	budget, err := newFetchBudget(cfg.FetchBufferBytes)
+	if err != nil {
+		return nil, err
+	}
+	gts, err := kgo.NewGroupTransactSession(slices.Concat([]kgo.Opt{
+		kgo.Balancers(kgo.CooperativeStickyBalancer()), // cfg.GroupOpts may wrap it
+	}, cfg.Kafka(), cfg.GroupOpts, []kgo.Opt{
+		kgo.WithContext(s.root),
+		kgo.MaxVersions(versions),
 		kgo.ClientID(clientID(cfg.Instance, cfg.Started)),
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(cfg.Topics...),
-		kgo.ConsumeStartOffset(cfg.Start),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // never skip what is still there
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.FetchMaxBytes(fetchMaxBytes),
+		kgo.FetchMaxPartitionBytes(fetchMaxPartitionBytes),
+		kgo.WithDecompressor(budget),
+		kgo.WithHooks(budget),
 		kgo.BlockRebalanceOnPoll(),
-		kgo.OnOffsetsFetched(s.onOffsetsFetched),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
 			if len(revoked) > 0 {
 				s.revoked.Store(true)
@@ -121,16 +181,20 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.AdjustFetchOffsetsFn(s.adjustOffsets),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.Heartbeat),
-		kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.RebalanceTimeout(RebalanceTimeout),
 		kgo.TransactionalID(TransactionalID(cfg.Group, cfg.Instance)),
 		kgo.TransactionTimeout(producer.TransactionTimeout),
 		kgo.ProducerBatchMaxBytes(cfg.MaxRecordBytes),
+		kgo.MaxBufferedRecords(maxBufferedRecords),
+		kgo.RecordDeliveryTimeout(deliveryTimeout),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Java clients
-	)...)...)
+	})...)
 	if err != nil {
+		s.admin.Close()
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
 	s.gts, s.cl = gts, gts.Client()
+	budget.client.Store(s.cl)
 
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -143,6 +207,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		s.Close()
 		return nil, err
 	}
+	close(s.ready)
 	return s, nil
 }
 
@@ -166,24 +231,29 @@ func ParseClientID(id string) (instance string, start int64) {
 	return id[:i], start
 }
 
+// loadTopicIDs reads the ids of the input topics. A topic that cannot be read has
+// none; its partitions are not assigned.
 func (s *Session) loadTopicIDs(ctx context.Context) error {
-	topics, err := kadm.NewClient(s.cl).ListTopics(ctx, s.cfg.Topics...)
+	topics, err := kadm.NewClient(s.admin).ListTopics(ctx, s.cfg.Topics...)
 	if err != nil {
 		return fmt.Errorf("read input topics: %w", err)
 	}
-	s.topicIDs = make(map[string][16]byte)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, t := range s.cfg.Topics {
-		if err := topics[t].Err; err != nil {
-			return fmt.Errorf("input topic %q: %w", t, err)
+		if topics[t].Err == nil {
+			s.topicIDs[t] = topics[t].ID
 		}
-		s.topicIDs[t] = topics[t].ID
 	}
-	close(s.loaded)
 	return nil
 }
 
-// TopicID returns the id that the topic had when the session was opened.
-func (s *Session) TopicID(topic string) [16]byte { return s.topicIDs[topic] }
+// TopicID returns the id that the topic had when it was last read.
+func (s *Session) TopicID(topic string) [16]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.topicIDs[topic]
+}
 
 // Poll waits for events, at most limit of them; from here on rebalances wait for
 // AllowRebalance. When ctx ends it returns what there is.
@@ -218,7 +288,7 @@ func (s *Session) ResumeAll() { s.cl.ResumeFetchTopics(s.cfg.Topics...) }
 // NewerInstance reports whether the group has a live member with this instance's
 // name that started later. Two such processes would fence each other for ever.
 func (s *Session) NewerInstance(ctx context.Context) (bool, error) {
-	groups, err := kadm.NewClient(s.cl).DescribeGroups(ctx, s.cfg.Group)
+	groups, err := kadm.NewClient(s.admin).DescribeGroups(ctx, s.cfg.Group)
 	if err != nil {
 		return false, err
 	}
@@ -233,11 +303,9 @@ func (s *Session) NewerInstance(ctx context.Context) (bool, error) {
 // Close leaves the group and ends the session, within about eight seconds.
 func (s *Session) Close() {
 	s.AllowRebalance()
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-	defer cancel()
-	if err := s.cl.LeaveGroupContext(ctx); err != nil {
-		s.cfg.Log.Debug("failed to leave the group", zap.Error(err)) // the broker removes the member later
-	}
+	member, _ := s.cl.GroupMetadata()
+	s.cancel() // a client that waits for a broker would not close
+	s.tasks.Wait()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -245,12 +313,36 @@ func (s *Session) Close() {
 		// The close polls what is left, which blocks rebalances, and could so block
 		// a goroutine of the client, and the client with it, for ever.
 		s.AllowRebalance()
+		s.admin.Close()
 	}()
 	select {
 	case <-closed:
 	case <-time.After(closeTimeout):
-		// When packets vanish, closing takes minutes. Nothing waits for this client,
-		// so its goroutine may be left behind.
+		// Nothing waits for this client, so its goroutines may be left behind.
 		s.cfg.Log.Warn("timed out closing the Kafka client, abandoning it")
+	}
+	s.leave(member)
+}
+
+// leave removes this member from its group, so that its partitions do not wait
+// for the session timeout. The closed client cannot: its context is done.
+func (s *Session) leave(member string) {
+	if member == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	cl, err := kgo.NewClient(s.cfg.Kafka()...)
+	if err != nil {
+		return
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group, req.MemberID = s.cfg.Group, member
+	m := kmsg.NewLeaveGroupRequestMember()
+	m.MemberID = member
+	req.Members = append(req.Members, m)
+	if _, err := req.RequestWith(ctx, cl); err != nil {
+		s.cfg.Log.Debug("failed to leave the group", zap.Error(err)) // the broker removes the member later
 	}
 }

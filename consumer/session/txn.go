@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"enricher/producer"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -53,34 +57,43 @@ var errNoOffsets = errors.New("the transaction has no offsets to commit")
 // waits for the end; this frees it. No healthy transaction takes this long.
 const rebalanceRelease = 3 * time.Second
 
+// commitTimeout bounds a transaction: the broker aborts it by itself after
+// producer.TransactionTimeout, so waiting longer cannot win.
+const commitTimeout = producer.TransactionTimeout + 5*time.Second
+
 // Commit produces records and commits the offsets of txn in one transaction. The
 // error explains why a transaction did not commit; with Aborted it may be nil.
 func (s *Session) Commit(records []*kgo.Record, txn Txn) (TxnResult, error) {
-	// Cancelling anything below would leave the client with an unknown result.
-	ctx := context.Background()
-	defer s.releaseRebalanceAfter(rebalanceRelease)()
+	// The end of this context leaves the client with an unknown result, so the
+	// session ends with it.
+	ctx, cancel := context.WithTimeout(s.root, commitTimeout)
+	defer cancel()
+	released, stop := s.releaseRebalanceAfter(rebalanceRelease)
+	defer stop()
 	if err := s.absorbPendingAbort(ctx); err != nil {
 		return Unknown, err
 	}
-	if err := s.gts.Begin(); err != nil {
-		return Unknown, fmt.Errorf("begin transaction: %w", err)
+	if err := s.begin(ctx); err != nil {
+		return Unknown, err
 	}
 
 	var produced kgo.FirstErrPromise
-	tooLarge := &TooLargeError{}
+	refused := &RefusedError{}
 	var mu sync.Mutex
 	for _, r := range records {
 		promise := produced.Promise()
 		s.gts.Produce(ctx, r, func(r *kgo.Record, err error) {
-			if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) {
+			if isRefusal(err) {
 				mu.Lock()
-				tooLarge.Records = append(tooLarge.Records, r)
+				refused.Records, refused.Err = append(refused.Records, r), err
 				mu.Unlock()
 			}
 			promise(r, err)
 		})
 	}
-	txn.WhileFlushing()
+	if !released() { // polling would block rebalances again
+		txn.WhileFlushing()
+	}
 	flushErr := s.cl.Flush(ctx)
 	produceErr := errors.Join(flushErr, produced.Err())
 
@@ -100,8 +113,8 @@ func (s *Session) Commit(records []*kgo.Record, txn Txn) (TxnResult, error) {
 	switch {
 	case err == nil && ok:
 		return Committed, nil
-	case len(tooLarge.Records) > 0 && err == nil:
-		return Aborted, tooLarge
+	case len(refused.Records) > 0 && err == nil:
+		return Aborted, refused
 	case err == nil:
 		return Aborted, produceErr
 	case offsetsErr != nil && errors.Is(err, offsetsErr), errors.Is(err, kerr.OffsetMetadataTooLarge):
@@ -118,8 +131,8 @@ func (s *Session) absorbPendingAbort(ctx context.Context) error {
 	if !s.revoked.Swap(false) {
 		return nil
 	}
-	if err := s.gts.Begin(); err != nil {
-		return fmt.Errorf("begin an empty transaction: %w", err)
+	if err := s.begin(ctx); err != nil {
+		return err
 	}
 	if _, err := s.gts.End(ctx, kgo.TryAbort); err != nil {
 		return fmt.Errorf("end an empty transaction: %w", err)
@@ -127,22 +140,41 @@ func (s *Session) absorbPendingAbort(ctx context.Context) error {
 	return nil
 }
 
-// releaseRebalanceAfter allows rebalances once the transaction has taken d. The
-// function that it returns ends that, so that it cannot happen during the next
-// poll.
-func (s *Session) releaseRebalanceAfter(d time.Duration) (stop func()) {
+// begin begins a transaction. Where the client has to initialise its producer id
+// first, Begin would do it without a context.
+func (s *Session) begin(ctx context.Context) error {
+	if _, _, err := s.cl.ProducerID(ctx); err != nil {
+		return fmt.Errorf("initialise the producer: %w", err)
+	}
+	if err := s.gts.Begin(); err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	return nil
+}
+
+// releaseRebalanceAfter allows rebalances once the transaction has taken d, and
+// again every second, because a poll meanwhile blocks them again. released
+// reports whether it has done so. stop ends it, so that it cannot happen during
+// the next poll.
+func (s *Session) releaseRebalanceAfter(d time.Duration) (released func() bool, stop func()) {
+	var fired atomic.Bool
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		t := time.NewTimer(d)
 		defer t.Stop()
-		select {
-		case <-t.C:
-			s.gts.AllowRebalance()
-		case <-done:
+		for {
+			select {
+			case <-t.C:
+				fired.Store(true)
+				s.gts.AllowRebalance()
+				t.Reset(time.Second)
+			case <-done:
+				return
+			}
 		}
 	}()
-	return func() { close(done); <-ended }
+	return fired.Load, func() { close(done); <-ended }
 }
 
 // replaceOffsets replaces what the client would commit (the end of everything
@@ -160,22 +192,46 @@ func (s *Session) replaceOffsets(req *kmsg.TxnOffsetCommitRequest, commit []Offs
 			t := kmsg.NewTxnOffsetCommitRequestTopic()
 			t.Topic, t.TopicID = o.Topic, ids[o.Topic]
 			if t.TopicID == ([16]byte{}) {
-				t.TopicID = s.topicIDs[o.Topic]
+				t.TopicID = s.TopicID(o.Topic)
 			}
 			i = len(req.Topics)
 			index[o.Topic] = i
 			req.Topics = append(req.Topics, t)
 		}
 		p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-		p.Partition, p.Offset, p.Metadata = o.Partition, o.Offset, &o.Metadata
+		p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = o.Partition, o.Offset, o.Epoch, &o.Metadata
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
 	}
 }
 
-// TooLargeError holds the records that the broker or the client rejected for
-// their size.
-type TooLargeError struct{ Records []*kgo.Record }
+// RefusedError holds the records that a topic did not accept. A topic refuses
+// whole batches, so not each of them needs to be at fault. Other transactions may
+// succeed.
+type RefusedError struct {
+	Records []*kgo.Record
+	Err     error // of the last of them
+}
 
-func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("%d records are too large for their topic", len(e.Records))
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%d records refused, the last one by topic %q: %v", len(e.Records), e.Records[len(e.Records)-1].Topic, e.Err)
+}
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// TooLarge reports whether the records were refused for their size.
+func (e *RefusedError) TooLarge() bool {
+	return errors.Is(e.Err, kerr.MessageTooLarge) || errors.Is(e.Err, kerr.RecordListTooLarge)
+}
+
+// refusals are the errors that concern the record or its topic, not the producer
+// or the transaction.
+var refusals = []error{
+	kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp, kerr.PolicyViolation,
+	kerr.TopicAuthorizationFailed, kerr.InvalidTopicException, kerr.UnknownTopicOrPartition, kerr.UnknownTopicID,
+	kerr.UnsupportedForMessageFormat, kerr.UnsupportedCompressionType, kerr.NotEnoughReplicas,
+	kgo.ErrRecordTimeout, kgo.ErrRecordRetries,
+}
+
+func isRefusal(err error) bool {
+	return slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) })
 }

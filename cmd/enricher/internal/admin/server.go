@@ -25,12 +25,15 @@ type Server struct {
 	served chan error
 }
 
-// Handler serves liveness, which shows only that the process responds, readiness
-// with its reasons, metrics and profiles. ready lists why the process is not
-// ready.
-func Handler(ready func() []string, metrics prometheus.Gatherer) http.Handler {
+// Handler serves liveness, readiness with its reasons, metrics and profiles. alive
+// reports whether the main loop turns; ready lists why the process is not ready.
+func Handler(alive func() bool, ready func() []string, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		if !alive() {
+			http.Error(w, "the main loop has not turned for a minute", http.StatusServiceUnavailable)
+			return
+		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

@@ -72,6 +72,7 @@ func (f *ServiceFlags) Pipeline() consumer.Config {
 		CacheTTL:                  f.CacheTTL,
 		MaxInFlight:               f.MaxInFlight,
 		MaxInFlightBytes:          int64(f.MaxInFlightBytes),
+		FetchBufferBytes:          int64(f.FetchBufferBytes),
 		CommitInterval:            f.CommitInterval,
 		DrainTimeout:              f.DrainTimeout,
 		Log:                       f.Log,
@@ -333,12 +334,14 @@ func (f *LookupFlags) Check(src *Sources) {
 type LimitFlags struct {
 	MaxInFlight      int      `default:"20000" help:"Maximum number of events in flight."`
 	MaxInFlightBytes ByteSize `default:"128MiB" help:"Maximum memory of events in flight."`
+	FetchBufferBytes ByteSize `default:"32MiB" help:"Maximum memory of records that are fetched and not polled, unpacked."`
 }
 
 // Check implements Checker.
 func (f *LimitFlags) Check(src *Sources) {
 	src.atLeast("max-in-flight", int64(f.MaxInFlight), 1, "1")
 	src.atLeast("max-in-flight-bytes", int64(f.MaxInFlightBytes), 1<<20, "1MiB, the size of a large event")
+	src.atLeast("fetch-buffer-bytes", int64(f.FetchBufferBytes), 1<<20, "1MiB, the size of a large event")
 }
 
 // atLeast records a problem if value is below least; text is least in words.

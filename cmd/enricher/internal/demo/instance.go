@@ -52,6 +52,8 @@ func (s *settings) newInstance(name string) (*instance, error) {
 // ready lists why the instance is not ready.
 func (i *instance) ready() []string { return hint.Conditions(i.pipeline.Ready()) }
 
+func (i *instance) alive() bool { return i.pipeline.Alive() }
+
 // inProcess is an instance in this process.
 type inProcess struct {
 	*instance

@@ -48,7 +48,6 @@ func Explain(err error, principal string) error {
 	var (
 		denied    *producer.NotAuthorizedError
 		duplicate *consumer.DuplicateInstanceError
-		noOffset  *consumer.NoCommittedOffsetError
 		config    *replay.JournalConfigError
 		create    *replay.JournalCreateError
 		target    *replay.MissingTargetError
@@ -61,8 +60,6 @@ func Explain(err error, principal string) error {
 		return With(err, "%s", ACL(principal, denied.ResourceType, denied.Resource, denied.Operations...))
 	case errors.As(err, &duplicate):
 		return With(err, "give every running process its own --instance")
-	case errors.As(err, &noOffset):
-		return With(err, "kafka-consumer-groups --group %s --reset-offsets …, or use another --auto-offset-reset", noOffset.Group)
 	case errors.As(err, &config):
 		return With(err, "fix it with: kafka-configs --alter --entity-type topics --entity-name %s --add-config %s=%s", config.Topic, config.Key, config.Want)
 	case errors.As(err, &create):
@@ -95,8 +92,14 @@ func forReason(reason string) string {
 	switch reason {
 	case consumer.ReasonKafka, consumer.ReasonNotInGroup:
 		return "check --brokers and the network"
-	case consumer.ReasonIncompatible:
+	case string(consumer.IncompatibleMetadata):
 		return "run the version of enricher that wrote the offset metadata, or a later one"
+	case string(consumer.NoCommittedOffset):
+		return "set one with kafka-consumer-groups --reset-offsets, or use another --auto-offset-reset"
+	case string(consumer.UnreadableBatch):
+		return "restore the partition, or see enricher skip"
+	case string(consumer.OutputRefused):
+		return "check the settings and permissions of the output topic"
 	case lookup.AccountRejected.String():
 		return "check the secret key, --sdk-app-id, --identifier, --region and the account's package"
 	case lookup.APIDown.String():

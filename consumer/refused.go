@@ -1,0 +1,82 @@
+package consumer
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"enricher/consumer/session"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// suspects finds, by halving, the outputs that a topic refuses for another reason
+// than size. A topic refuses whole batches; the outcomes of such a batch are
+// suspects. They go into transactions of their own, by turns with all others,
+// half as many after each refusal. One that is refused alone waits.
+type suspects struct {
+	max  int  // outcomes in the next transaction of suspects; 0: any number
+	next bool // it is their turn
+}
+
+// turn reports whether the next transaction is one of suspects.
+func (s *suspects) turn(healthy, suspect int) bool {
+	mine := suspect > 0 && (s.next || healthy == 0)
+	s.next = !mine
+	if suspect == 0 {
+		s.max = 0
+	}
+	return mine
+}
+
+// onRefused handles records that a topic refused.
+func (c *conductor) onRefused(err *session.RefusedError, source map[*kgo.Record]*outcome, now time.Time) {
+	if err.TooLarge() {
+		c.onTooLarge(err, source)
+		return
+	}
+	c.abortsInARow = 0 // the next transactions exclude what was refused, so this makes progress
+	if len(source) > 1 {
+		for _, r := range err.Records {
+			source[r].suspect = true
+		}
+		c.suspects.max = max(1, len(err.Records)/2)
+		return
+	}
+	o := source[err.Records[0]]
+	o.suspect = true
+	if o.failure != nil && !o.withoutPayload {
+		o.withoutPayload = true // its topic may accept this form, which has a key
+		return
+	}
+	if o.refused == nil {
+		c.log.Error("output refused, the event waits", zap.String("topic", err.Records[0].Topic),
+			zap.String("input_topic", o.rec.Topic), zap.Int32("partition", o.rec.Partition), zap.Int64("offset", o.rec.Offset), zap.Error(err.Err))
+	}
+	o.refused = o.refused.again(OutputRefused, err.Error(), now)
+}
+
+// setRefusedAside takes the outcomes that wait out of those to be committed.
+func (p *partition) setRefusedAside(now time.Time) {
+	p.completed = slices.DeleteFunc(p.completed, func(o outcome) bool {
+		if o.refused == nil || !now.Before(o.refused.retryAt) {
+			return false
+		}
+		p.refused = append(p.refused, o)
+		return true
+	})
+}
+
+// retryRefused puts the outcomes whose time has come back to those to be committed.
+func (c *conductor) retryRefused(now time.Time) {
+	for _, p := range c.parts {
+		p.refused = slices.DeleteFunc(p.refused, func(o outcome) bool {
+			if now.Before(o.refused.retryAt) {
+				return false
+			}
+			c.complete(p, o, now)
+			return true
+		})
+	}
+}
