@@ -239,7 +239,7 @@ func closeInHole(t *testing.T, w *world) {
 func (w *world) open(opts ...kgo.Opt) *session.Session {
 	w.t.Helper()
 	s, err := session.Open(context.Background(), session.Config{
-		Opts: append(w.opts(), opts...), Group: w.Group, Instance: "alone", Started: time.Now(),
+		Kafka: w.opts, GroupOpts: opts, Group: w.Group, Instance: "alone", Started: time.Now(),
 		Topics: []string{w.In}, Start: kgo.NewOffset().AtStart(), Log: zap.NewNop(),
 	})
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -133,18 +132,30 @@ func (c *Client) Close() { c.close() }
 // once. It looks at the key's file at most once a second.
 func (c *Client) SecretChanged(now time.Time) bool { return c.key.Changed(now) }
 
+// Observer follows one request. Its methods may run on goroutines of the
+// transport and must not block.
+type Observer interface {
+	// Begin is called right before the request is handed to the transport, at
+	// most once. If it returns false, the request is not made.
+	Begin() bool
+	// Connected is called when the request has its connection and is about to be
+	// written: again if that connection turns out to be dead.
+	Connected()
+	// Written is called when the request is written, after Connected.
+	Written()
+}
+
+// Timeout bounds one request, connecting and reading included.
+func (c *Client) Timeout() time.Duration { return c.timeout }
+
 // Lookup asks for the record of callID with one request, or none if ctx is done
-// already, and never with two. Whatever goes wrong is in the Response.
-//
-// sent, which may be nil, is called exactly once: when the request is fully
-// written, at the latest just before Lookup returns. It may run on another
-// goroutine and must not block.
-func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Response {
-	return c.lookup(ctx, callID, &attempt{sent: sent})
+// already or the observer does not let it begin, and never with two. Whatever
+// goes wrong is in the Response. The observer may be nil.
+func (c *Client) Lookup(ctx context.Context, callID string, o Observer) Response {
+	return c.lookup(ctx, callID, &attempt{observer: o})
 }
 
 func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Response {
-	defer at.tellSent()
 	defer func() {
 		if v := recover(); v != nil { // it goes on, without a secret in it; the stack stays whole
 			panic(c.red.clean(fmt.Sprint(v), maxMessage))
@@ -164,8 +175,13 @@ func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Respons
 func (c *Client) ask(parent context.Context, callID string, sig *signature, at *attempt) Response {
 	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, c.timedOut)
 	defer cancel()
-	at.trace.WroteRequest = at.wroteRequest
+	at.trace.GotConn, at.trace.WroteRequest = at.gotConn, at.wroteRequest
 	req := c.request(httptrace.WithClientTrace(ctx, &at.trace), callID, sig)
+	// The deadline runs before the observer is asked, so that a process that is
+	// stopped in between does not send the request long after.
+	if at.observer != nil && !at.observer.Begin() {
+		return Response{Verdict: Retry, Label: labelCancelled, Message: "the request was not allowed to begin"}
+	}
 
 	// The transport is called directly, not through an http.Client: that would
 	// follow redirects, and its errors quote the signed URL.
@@ -270,27 +286,29 @@ func (c *Client) seal(a Response) Response {
 
 // attempt is what one lookup notes on its way.
 type attempt struct {
-	sent  func()
-	once  sync.Once
-	trace httptrace.ClientTrace
-	wrote atomic.Bool
+	observer Observer // may be nil
+	trace    httptrace.ClientTrace
+	wrote    atomic.Bool
 
 	// Of the lookup's goroutine only:
 	reading bool           // of the answer's body
 	resp    *http.Response // nil: none came
 }
 
-// wroteRequest runs on a goroutine of the transport.
-func (at *attempt) wroteRequest(info httptrace.WroteRequestInfo) {
-	if info.Err == nil {
-		at.wrote.Store(true)
-		at.tellSent()
+func (at *attempt) gotConn(httptrace.GotConnInfo) {
+	if at.observer != nil {
+		at.observer.Connected()
 	}
 }
 
-func (at *attempt) tellSent() {
-	if at.sent != nil {
-		at.once.Do(at.sent)
+// wroteRequest runs on a goroutine of the transport.
+func (at *attempt) wroteRequest(info httptrace.WroteRequestInfo) {
+	if info.Err != nil {
+		return
+	}
+	at.wrote.Store(true)
+	if at.observer != nil {
+		at.observer.Written()
 	}
 }
 

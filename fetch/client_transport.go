@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -21,7 +22,7 @@ func newTransport(cfg ClientConfig) *http.Transport {
 	return &http.Transport{
 		Protocols:           &protocols,
 		Proxy:               nil,
-		DialContext:         (&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         dialer{&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}}.dial,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: cfg.Timeout,
 		// Go keeps two idle connections to a host; every further request of a
@@ -33,4 +34,18 @@ func newTransport(cfg ClientConfig) *http.Transport {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
+}
+
+// dialer opens connections of which nothing is left once they are closed.
+type dialer struct{ *net.Dialer }
+
+// dial makes a close reset the connection. Otherwise the kernel would go on
+// sending a request that has timed out for minutes after the close, and the API
+// would count it when the limiter does not any more.
+func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.DialContext(ctx, network, address)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // fails only on a connection that is gone already
+	}
+	return conn, err
 }

@@ -7,6 +7,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,7 +23,10 @@ import (
 
 // Config says how to open a Session.
 type Config struct {
-	Opts           []kgo.Opt // brokers, TLS, SASL, logger, hooks; the options that Open sets itself win
+	// Kafka returns the options of a client: brokers, TLS, SASL, logger. Those that
+	// Open sets itself win.
+	Kafka          func() []kgo.Opt
+	GroupOpts      []kgo.Opt // of the client that is the group's member: balancer, hooks
 	Group          string    // consumer group, and prefix of the transactional id
 	Instance       string    // unique among running processes, stable across restarts
 	Started        time.Time // of this process; of two with one instance name, the later one stays
@@ -41,9 +45,9 @@ const (
 	// its partitions.
 	DefaultSessionTimeout = 10 * time.Second
 	defaultHeartbeat      = time.Second
-	// rebalanceTimeout leaves a member time to end a transaction that the broker
+	// RebalanceTimeout leaves a member time to end a transaction that the broker
 	// ends for it after producer.TransactionTimeout.
-	rebalanceTimeout = 20 * time.Second
+	RebalanceTimeout = 20 * time.Second
 )
 
 // Time limits of opening and closing: the first covers an InitProducerID that
@@ -70,7 +74,10 @@ const (
 type Session struct {
 	cfg Config
 	gts *kgo.GroupTransactSession
-	cl  *kgo.Client
+	cl  *kgo.Client // of gts
+	// admin is no member of the group: its requests are not seen by the member's
+	// hooks.
+	admin *kgo.Client
 
 	topicIDs map[string][16]byte
 	loaded   chan struct{} // closed once topicIDs is set
@@ -99,9 +106,13 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		cfg.MaxRecordBytes = producer.DefaultMaxRecordBytes
 	}
 	s := &Session{cfg: cfg, loaded: make(chan struct{}), assigned: mailbox.New[Offset]()}
-	gts, err := kgo.NewGroupTransactSession(append([]kgo.Opt{
-		kgo.Balancers(kgo.CooperativeStickyBalancer()), // cfg.Opts may wrap it
-	}, append(cfg.Opts[:len(cfg.Opts):len(cfg.Opts)],
+	var err error
+	if s.admin, err = kgo.NewClient(append(cfg.Kafka(), kgo.ClientID(clientID(cfg.Instance, cfg.Started)))...); err != nil {
+		return nil, fmt.Errorf("configure Kafka client: %w", err)
+	}
+	gts, err := kgo.NewGroupTransactSession(slices.Concat([]kgo.Opt{
+		kgo.Balancers(kgo.CooperativeStickyBalancer()), // cfg.GroupOpts may wrap it
+	}, cfg.Kafka(), cfg.GroupOpts, []kgo.Opt{
 		kgo.ClientID(clientID(cfg.Instance, cfg.Started)),
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(cfg.Topics...),
@@ -121,13 +132,14 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.AdjustFetchOffsetsFn(s.adjustOffsets),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.Heartbeat),
-		kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.RebalanceTimeout(RebalanceTimeout),
 		kgo.TransactionalID(TransactionalID(cfg.Group, cfg.Instance)),
 		kgo.TransactionTimeout(producer.TransactionTimeout),
 		kgo.ProducerBatchMaxBytes(cfg.MaxRecordBytes),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Java clients
-	)...)...)
+	})...)
 	if err != nil {
+		s.admin.Close()
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
 	s.gts, s.cl = gts, gts.Client()
@@ -232,6 +244,7 @@ func (s *Session) NewerInstance(ctx context.Context) (bool, error) {
 
 // Close leaves the group and ends the session, within about eight seconds.
 func (s *Session) Close() {
+	defer s.admin.Close()
 	s.AllowRebalance()
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
