@@ -17,9 +17,9 @@ type groupPlan struct {
 	Generation int32 `json:"generation"` // of the group
 	// Partitions is the number of partitions of each input topic.
 	Partitions map[string]int32 `json:"partitions"`
-	// UnsettledMillis is for how long from the planning members of the group may
-	// yet work by other numbers of partitions.
-	UnsettledMillis int64 `json:"unsettled_ms,omitempty"`
+	// Unsettled is for how long from the planning members of the group may yet work
+	// by other numbers of partitions.
+	Unsettled time.Duration `json:"unsettled_ns,omitempty"`
 }
 
 // parsePlan returns the plan in an assignment.
@@ -77,7 +77,7 @@ func (m *membership) planFor(b *kgo.ConsumerBalancer, topics map[string]int32) g
 	})
 	plan := groupPlan{Generation: b.Info().Generation, Partitions: maps.Clone(topics)}
 	m.learn(plan, unsettled)
-	plan.UnsettledMillis = max(0, m.unsettled.Sub(m.now()).Milliseconds()+1)
+	plan.Unsettled = max(0, m.unsettled.Sub(m.now()))
 	return plan
 }
 

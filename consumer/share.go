@@ -218,7 +218,7 @@ func (m *membership) ParseSyncAssignment(assignment []byte) (map[string][]int32,
 		m.member, m.alive = time.Time{}, time.Time{}
 		m.log.Error("assignment without a plan of the rate limit, no requests until the next one: is the group's leader another program?", zap.Error(err))
 	} else {
-		m.learn(plan, time.Duration(plan.UnsettledMillis)*time.Millisecond)
+		m.learn(plan, plan.Unsettled)
 	}
 	m.setShare(parts)
 	return parts, nil

@@ -15,8 +15,11 @@ const (
 	// jitter is how much the time to the API and back may fall below the shortest
 	// seen, and how much requests may overtake each other on their way.
 	jitter = 5 * time.Millisecond
-	// minGood is how many good responses make the shortest of them a floor.
-	minGood = 100
+	// The shortest exchange is a floor once others came within nearFloor of it in
+	// floorSeconds different seconds. A number of them alone shows nothing: in a new
+	// process all may have been through the same stall.
+	nearFloor    = 2 * jitter
+	floorSeconds = 10
 	// confirmByNeighbours lets confirmations of the neighbours requests written
 	// next free a slot before its own response does. Without it, arrivals need not
 	// keep order, but while 10 % of responses take seconds only 79 % of the rate
@@ -75,8 +78,9 @@ type Limiter struct {
 	written []*Slot     // written, and fewer than neighbours connected since
 	next    time.Time   // when the next request is due, for even spacing
 
-	good    int           // good responses
-	fastest time.Duration // from connection to good response, of all requests
+	fastest   time.Duration // from connection to good response, of all requests
+	nearSeen  int           // seconds in which an exchange was nearly as fast
+	nearSince time.Time     // when the last of those began
 
 	pace        float64   // part of the share in use
 	paceAt      time.Time // when it was computed
@@ -291,11 +295,10 @@ func (s *Slot) Done(now time.Time, good bool) {
 	defer l.mu.Unlock()
 	by := now
 	if good {
-		l.good++
-		if took := now.Sub(s.connected); !s.connected.IsZero() && (l.fastest == 0 || took < l.fastest) {
-			l.fastest = took
+		if !s.connected.IsZero() {
+			l.measure(now, now.Sub(s.connected))
 		}
-		if l.good > minGood {
+		if l.nearSeen >= floorSeconds {
 			by = now.Add(-max(0, l.fastest-jitter))
 		}
 		for _, w := range s.confirming {
@@ -307,6 +310,20 @@ func (s *Slot) Done(now time.Time, good bool) {
 	s.confirming = nil
 	if !s.freed {
 		l.free(s, by)
+	}
+}
+
+// measure keeps the shortest exchange.
+func (l *Limiter) measure(now time.Time, took time.Duration) {
+	if took < l.fastest-nearFloor {
+		l.nearSeen = 0
+	}
+	if l.fastest == 0 || took < l.fastest {
+		l.fastest = took
+	}
+	if took <= l.fastest+nearFloor && now.Sub(l.nearSince) >= time.Second {
+		l.nearSeen++
+		l.nearSince = now
 	}
 }
 

@@ -23,6 +23,7 @@ type Instance struct {
 	net         *Network
 	rng         *rand.Rand
 	inFlight    int
+	beginning   int // of those in flight, past the look at the lease and not written
 	frozenUntil time.Time
 	nextWake    time.Time // zero: none
 	stopped     bool
@@ -38,6 +39,19 @@ func NewInstance(loop *Loop, net *Network, l *lookup.Limiter) *Instance {
 // Freeze stops the process for d: whatever it would do meanwhile, it does after.
 func (i *Instance) Freeze(d time.Duration) { i.frozenUntil = i.loop.Now().Add(d) }
 
+// FreezeBetweenRequests is Freeze at the next moment at which no request is
+// between the look at its lease and its writing.
+func (i *Instance) FreezeBetweenRequests(d time.Duration) {
+	if i.beginning > 0 {
+		i.loop.After(10*time.Microsecond, func() { i.FreezeBetweenRequests(d) })
+		return
+	}
+	i.Freeze(d)
+}
+
+// Frozen reports whether the process is stopped by Freeze.
+func (i *Instance) Frozen() bool { return i.loop.Now().Before(i.frozenUntil) }
+
 // Stop kills the process: its connections are reset.
 func (i *Instance) Stop() { i.stopped = true }
 
@@ -49,7 +63,7 @@ func (i *Instance) At(t time.Time, f func()) {
 	i.loop.At(t, func() {
 		switch {
 		case i.stopped:
-		case i.loop.Now().Before(i.frozenUntil):
+		case i.Frozen():
 			i.At(i.frozenUntil, f)
 		default:
 			f()
@@ -94,12 +108,14 @@ func (i *Instance) begin(slot *lookup.Slot) {
 			i.wakeIn(100 * time.Millisecond)
 			return
 		}
+		i.beginning++
 		dial := time.Duration(0)
 		if i.rng.IntN(100) == 0 {
 			dial = 3 * (i.net.Out + i.net.Back)
 		}
 		step(dial, func() {
 			if now := i.loop.Now(); now.After(deadline) {
+				i.beginning--
 				i.end(slot, false) // the transport looks at the deadline
 				return
 			}
@@ -116,6 +132,7 @@ func (i *Instance) scheduling() time.Duration {
 
 // write writes the request, even if its deadline has passed meanwhile.
 func (i *Instance) write(slot *lookup.Slot, deadline time.Time) {
+	i.beginning--
 	slot.Written()
 	a, r := i.net.send(i.loop.Elapsed())
 	arrival, response := Start.Add(a), Start.Add(r)
