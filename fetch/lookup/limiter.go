@@ -19,7 +19,7 @@ const (
 	// floorSeconds different seconds. A number of them alone shows nothing: in a new
 	// process all may have been through the same stall.
 	nearFloor    = 2 * jitter
-	floorSeconds = 10
+	floorSeconds = 5
 	// confirmByNeighbours lets confirmations of the neighbours requests written
 	// next free a slot before its own response does. Without it, arrivals need not
 	// keep order, but while 10 % of responses take seconds only 79 % of the rate
@@ -55,8 +55,8 @@ const (
 //   - when a good response to it came, less the shortest time that a request has
 //     taken from its connection to a good response;
 //   - or when it ended in another way;
-//   - or, earlier, when 2 of the 4 requests written next had such responses: the
-//     network keeps order, so this one has arrived and is only slow to answer.
+//   - or, earlier, when 2 of the 4 requests written next had good responses: the
+//     network keeps order, so this one has arrived and only its response is slow.
 //
 // A share below one request per second is a single slot that is held longer, so
 // instances with such shares may coincide.
@@ -239,6 +239,7 @@ type Slot struct {
 	taken     time.Time
 	connected time.Time // zero: not yet
 	freed     bool      // its request has arrived or ended
+	arrived   time.Time // by when, once it is freed
 
 	isWritten  bool
 	followers  int     // requests connected since it was written
@@ -303,13 +304,19 @@ func (s *Slot) Done(now time.Time, good bool) {
 		}
 		for _, w := range s.confirming {
 			if w.confirmed++; w.confirmed == confirmations && !w.freed {
-				l.free(w, by)
+				l.free(w, now)
 			}
 		}
 	}
 	s.confirming = nil
-	if !s.freed {
+	switch {
+	case !s.freed:
 		l.free(s, by)
+	case by.Before(s.arrived): // the neighbours were quicker, but say less
+		if i, found := slices.BinarySearchFunc(l.arrived, s.arrived, time.Time.Compare); found {
+			l.arrived = slices.Delete(l.arrived, i, i+1)
+			l.insert(s, by)
+		}
 	}
 }
 
@@ -343,12 +350,16 @@ func (s *Slot) Cancel() {
 func (l *Limiter) free(s *Slot, by time.Time) {
 	s.freed = true
 	l.open--
-	by = latest(by, s.taken)
+	l.insert(s, by)
+}
+
+func (l *Limiter) insert(s *Slot, by time.Time) {
+	s.arrived = latest(by, s.taken)
 	i := len(l.arrived)
-	for i > 0 && l.arrived[i-1].After(by) {
+	for i > 0 && l.arrived[i-1].After(s.arrived) {
 		i--
 	}
-	l.arrived = slices.Insert(l.arrived, i, by)
+	l.arrived = slices.Insert(l.arrived, i, s.arrived)
 }
 
 func latest(a, b time.Time) time.Time {

@@ -93,7 +93,7 @@ func TestStallsDoNotExceedTheRate(t *testing.T) {
 // taken for arrived too early; by those of its neighbours, for some it is.
 func TestLostPacketsExceedTheRateByNeighboursOnly(t *testing.T) {
 	all := append([]limitertest.StallKind{limitertest.DropRequests, limitertest.DropResponses}, limitertest.InOrder...)
-	worst := 0
+	worst := map[bool]int{}
 	for _, own := range []bool{true, false} {
 		eachSeed(t, func(t *testing.T, rng *rand.Rand) {
 			net := randomNetwork(rng)
@@ -110,14 +110,15 @@ func TestLostPacketsExceedTheRateByNeighboursOnly(t *testing.T) {
 				}
 			})
 			most, from := net.Busiest(time.Second)
-			worst = max(worst, most)
+			worst[own] = max(worst[own], most)
 			if most > limit {
 				t.Errorf("by own responses only %v: %d requests in the second from %v, at a rate of %d", own, most, from, rate)
 			}
 		})
 	}
-	if worst <= 200 {
-		t.Errorf("at most %d requests in a second: the network dropped too little to show anything", worst)
+	t.Logf("at most %d requests in a second by own responses, %d by neighbours'", worst[true], worst[false])
+	if worst[false] <= 200 {
+		t.Error("the network dropped too little to show anything")
 	}
 }
 
@@ -138,7 +139,7 @@ func TestRateIsUsed(t *testing.T) {
 		{rate: 200, instances: 1, latency: 50 * ms, jitter: 5 * ms, slow: .1, least: .98},
 		{rate: 200, instances: 3, latency: 50 * ms, jitter: 5 * ms, slow: .1, least: .97},
 		{rate: 200, instances: 12, latency: 50 * ms, jitter: 5 * ms, slow: .1, least: .95},
-		{rate: 200, instances: 1, latency: 50 * ms, jitter: 40 * ms, least: .96},
+		{rate: 200, instances: 1, latency: 50 * ms, jitter: 40 * ms, least: .95},
 		{rate: 200, instances: 1, latency: 200 * ms, jitter: 20 * ms, least: .96},
 		{rate: 50, instances: 1, latency: 50 * ms, jitter: 5 * ms, least: .97},
 		{rate: 7, instances: 1, latency: 50 * ms, jitter: 5 * ms, least: .95},
