@@ -228,7 +228,9 @@ type process struct {
 	generation int32
 	owned      map[string][]int32
 	isLeader   bool
-	joins      int // how many it began
+	joins      int   // how many it began
+	revoking   bool  // until an open transaction has ended it does not join again
+	lastErr    error // of the heartbeats meanwhile
 }
 
 // startProcess starts an instance that joins the group.
@@ -261,6 +263,7 @@ func (p *process) request(do func(reply func(func()))) {
 
 func (p *process) join() {
 	p.joins++
+	p.revoking = false
 	n := p.joins
 	metadata := p.JoinGroupMetadata([]string{simTopic}, maps.Clone(p.owned), p.generation)
 	p.request(func(reply func(func())) {
@@ -328,15 +331,25 @@ func (p *process) onSynced(sent time.Time, assignment []byte, err error) {
 	}
 }
 
-// joinLater joins again once an open transaction has ended.
+// joinLater joins again once an open transaction has ended. Until then, as in the
+// Kafka client, heartbeats go on whatever the responses are.
 func (p *process) joinLater() {
+	if p.revoking {
+		return
+	}
+	p.revoking, p.lastErr = true, nil
 	n := p.joins
 	wait := limitertest.Between(p.rng, 0, 500*time.Millisecond)
-	if p.rng.IntN(10) == 0 {
-		wait = limitertest.Between(p.rng, 0, 25*time.Second)
+	if p.rng.IntN(20) == 0 {
+		wait = limitertest.Between(p.rng, 0, 40*time.Second)
 	}
 	p.At(p.loop.Now().Add(wait), func() {
-		if n == p.joins {
+		if n != p.joins {
+			return
+		}
+		if p.lastErr != nil && p.lastErr != kerr.RebalanceInProgress {
+			p.lose(p.lastErr)
+		} else {
 			p.join()
 		}
 	})
@@ -367,6 +380,8 @@ func (p *process) heartbeat() {
 			p.ownHeartbeat()
 			switch {
 			case n != p.joins || err == nil:
+			case p.revoking:
+				p.lastErr = err
 			case err == kerr.RebalanceInProgress:
 				p.joinLater()
 			default:

@@ -124,7 +124,7 @@ func TestGroupKeepsTheRate(t *testing.T) {
 	}
 	used := float64(requests) / room
 	t.Logf("%.0f %% of the rate used", 100*used)
-	if used < .4 {
+	if used < .3 {
 		t.Errorf("%.0f %% of the rate used: this shows nothing", 100*used)
 	}
 }
