@@ -30,7 +30,8 @@ const (
 // in at its own pace.
 type conductor struct {
 	*Consumer
-	session *session.Session
+	session    *session.Session
+	membership *membership
 
 	parts        map[topicPartition]*partition
 	byAssignment map[uint64]*partition // the same partitions
@@ -255,7 +256,7 @@ func (c *conductor) updateGauges(now time.Time) {
 			oldest = min(oldest, e.at)
 		}
 	}
-	perSecond := c.limiter.PerSecond()
+	perSecond := c.limiter.PerSecond(now)
 	drain := 0.0
 	if backlog > 0 && perSecond == 0 {
 		drain = math.Inf(1)

@@ -42,7 +42,7 @@ type Consumer struct {
 	limiter    *lookup.Limiter
 	cache      *lookup.Cache
 	scheduler  *lookup.Scheduler
-	membership *membership
+	lease      *sessionLease
 	endOffsets endOffsets
 	started    time.Time
 
@@ -64,9 +64,9 @@ func New(cfg Config) (*Consumer, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	limiter := lookup.NewLimiter(cfg.APIRate)
+	limiter := lookup.NewLimiter(cfg.APIRate > 0)
 	cache := lookup.NewCache(cfg.CacheSize, cfg.CacheBytes, cfg.CacheTTL)
-	membership := newMembership(limiter, cfg.SessionTimeout, time.Now)
+	lease := &sessionLease{}
 	c := &Consumer{
 		cfg:     cfg,
 		log:     cfg.Log,
@@ -75,12 +75,12 @@ func New(cfg Config) (*Consumer, error) {
 			EnrichedTopic: cfg.EnrichedTopic, DeadLetterTopic: cfg.DeadLetterTopic,
 			SDKAppID: strconv.Itoa(cfg.SDKAppID), MaxRecordBytes: cfg.MaxRecordBytes,
 		},
-		limiter:    limiter,
-		cache:      cache,
-		membership: membership,
+		limiter: limiter,
+		cache:   cache,
+		lease:   lease,
 		scheduler: lookup.NewScheduler(lookup.Config{
 			API:         cfg.Client,
-			Lease:       membership,
+			Lease:       lease,
 			Limiter:     limiter,
 			Cache:       cache,
 			Breaker:     lookup.NewBreaker(cfg.MaxConsecutiveDeadLetters),
@@ -165,10 +165,11 @@ func (c *Consumer) runSessions(ctx context.Context) error {
 
 // runSession runs one session from its opening to its close.
 func (c *Consumer) runSession(ctx context.Context) error {
-	c.membership.reset()
+	m := newMembership(rateLimit{c.cfg.APIRate, c.cfg.Client.Timeout(), c.cfg.SessionTimeout}, c.limiter, time.Now, c.log)
+	c.lease.current.Store(m)
 	s, err := session.Open(ctx, session.Config{
 		Kafka:            c.cfg.Kafka,
-		GroupOpts:        []kgo.Opt{kgo.Balancers(c.membership), kgo.WithHooks(c.membership)},
+		GroupOpts:        []kgo.Opt{kgo.Balancers(m), kgo.WithHooks(m)},
 		Group:            c.cfg.Group,
 		Instance:         c.cfg.Instance,
 		Started:          c.started,
@@ -181,31 +182,29 @@ func (c *Consumer) runSession(ctx context.Context) error {
 		Log:              c.log,
 	})
 	if err != nil {
+		m.close()
 		return err
 	}
 	defer s.Close()
-	// After the close no request of this session starts, and its partitions are
-	// given up.
-	defer c.membership.reset()
-
-	refreshCtx, stop := context.WithCancel(context.Background())
-	var refresher sync.WaitGroup
-	refresher.Go(func() { c.refreshEndOffsets(refreshCtx, s) })
-	topicChanges := mailbox.New[session.TopicChange]()
-	refresher.Go(func() { s.WatchTopics(refreshCtx, func(t session.TopicChange) { topicChanges.Put(t) }) })
-	defer refresher.Wait()
-	defer stop()
+	defer m.close() // no request of this session starts after its partitions are given up
 
 	c.setSession("")
 	c.log.Info("Kafka session opened", zap.String("group", c.cfg.Group),
 		zap.String("transactional_id", session.TransactionalID(c.cfg.Group, c.cfg.Instance)))
 	cond := &conductor{
-		Consumer: c, session: s,
+		Consumer: c, session: s, membership: m,
 		parts:        make(map[topicPartition]*partition),
 		byAssignment: make(map[uint64]*partition),
 		unavailable:  make(map[string]error),
-		topicChanges: topicChanges,
+		topicChanges: mailbox.New[session.TopicChange](),
 	}
+	background, stop := context.WithCancel(context.Background())
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer stop()
+	helpers.Go(func() { cond.refreshEndOffsets(background, s) })
+	helpers.Go(func() { m.heartbeats(background, s) })
+	helpers.Go(func() { s.WatchTopics(background, func(t session.TopicChange) { cond.topicChanges.Put(t) }) })
 	err = cond.run(ctx)
 	if err != nil && producer.IsFenced(err) {
 		err = c.classifyFencing(s, err)

@@ -14,38 +14,28 @@ const (
 	// endOffsetInterval is how old the backlog metric may be.
 	endOffsetInterval = 10 * time.Second
 	endOffsetTimeout  = 5 * time.Second
-	// endOffsetRetry is short: the share of the rate limit may wait for it.
-	endOffsetRetry = time.Second
 )
 
 // refreshEndOffsets asks the broker from time to time where the input partitions
-// end, and at once how many there are when this instance's share may grow.
-func (c *Consumer) refreshEndOffsets(ctx context.Context, s *session.Session) {
-	timer := time.NewTimer(endOffsetInterval)
+// end, and at once after each join.
+func (c *conductor) refreshEndOffsets(ctx context.Context, s *session.Session) {
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.membership.grew:
+		case <-c.membership.assigned:
 		case <-timer.C:
 		}
-		next := endOffsetInterval
 		request, cancel := context.WithTimeout(ctx, endOffsetTimeout)
 		ends, err := s.EndOffsets(request)
 		cancel()
-		if err == nil {
-			c.endOffsets.set(ends)
-			n := 0
-			for _, t := range ends {
-				n += len(t)
-			}
-			c.membership.setTotal(n)
-		} else if ctx.Err() == nil {
-			c.log.Warn("failed to list partitions; rate-limit share not increased", zap.Error(err))
-			next = endOffsetRetry
+		c.endOffsets.set(ends)
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("failed to list some end offsets; backlog may be too low", zap.Error(err))
 		}
-		timer.Reset(next)
+		timer.Reset(endOffsetInterval)
 	}
 }
 

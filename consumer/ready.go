@@ -74,7 +74,7 @@ func (c *Consumer) Ready() []Condition {
 	switch {
 	case s.session != "":
 		all = append(all, Condition{ReasonKafka, s.session})
-	case !c.membership.Valid(time.Now()):
+	case !c.lease.Valid(time.Now()):
 		all = append(all, Condition{ReasonNotInGroup,
 			fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused", c.cfg.Group)})
 	}

@@ -1,21 +1,71 @@
 package consumer
 
 import (
+	"context"
+	"errors"
+	"maps"
+	"math"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
 
+	"enricher/consumer/session"
 	"enricher/fetch/lookup"
 	"enricher/fetch/mailbox"
 )
 
-// membership tracks this instance's place in its group, from the client's own
-// hooks, and from it three things:
+// rateLimit is what the instances of a group have to know to share a rate.
+type rateLimit struct {
+	perSecond      float64       // of the whole group
+	apiTimeout     time.Duration // of one request
+	sessionTimeout time.Duration // of a member
+}
+
+// handover is how long requests may count that an instance made in slots which it
+// no longer has: they end within apiTimeout, and count for a second after.
+func (r rateLimit) handover() time.Duration { return r.apiTimeout + time.Second }
+
+// share returns what the partitions held are worth, in requests per second.
+// totals is the number of partitions of every input topic.
 //
-//   - its share of the rate limit: its partitions ÷ all partitions;
-//   - its lease on that share: a member that was frozen or cut off has been
+// Of all partitions, sorted by topic and number, number p of n is worth
+// ⌊(p+1)·rate/n⌋ − ⌊p·rate/n⌋: whole numbers that add up to the rate however the
+// partitions are divided. A rate below one request per second and partition has
+// no such parts: it is divided in proportion.
+func (r rateLimit) share(held map[string][]int32, totals map[string]int32) float64 {
+	first, n := make(map[string]int, len(totals)), 0
+	for _, topic := range slices.Sorted(maps.Keys(totals)) {
+		first[topic] = n
+		n += int(totals[topic])
+	}
+	below := func(p int) float64 { return math.Floor(float64(p) * r.perSecond / float64(n)) }
+	slots, parts := 0.0, 0
+	for topic, ps := range held {
+		for _, p := range ps {
+			if p < totals[topic] {
+				i := first[topic] + int(p)
+				slots += below(i+1) - below(i)
+				parts++
+			}
+		}
+	}
+	if r.perSecond < float64(n) {
+		return r.perSecond * float64(parts) / float64(n)
+	}
+	return slots
+}
+
+// membership tracks this instance's place in its group during one session, and
+// from it three things:
+//
+//   - its share of the rate limit, by the partitions it holds;
+//   - its lease on that share: a member that was stopped or cut off has been
 //     replaced by the time its lease ends, so it cannot exceed the rate;
 //   - whether it is joining: from its request to join until it has its
 //     assignment, which takes as long as the slowest member does. No transaction
@@ -27,66 +77,111 @@ import (
 // cannot be relied on (they are called at most once between two transactions):
 // a sync has the new assignment before anything is given up, and a join states
 // what is still held before another member can receive it.
+//
+// The group's leader adds a groupPlan to every assignment, so that all members of
+// a generation divide the rate by the same number of partitions.
 type membership struct {
-	kgo.GroupBalancer
-	limiter        *lookup.Limiter
-	sessionTimeout time.Duration
-	now            func() time.Time
+	kgo.GroupBalancer // cooperative-sticky
+	rate              rateLimit
+	limiter           *lookup.Limiter
+	now               func() time.Time
+	log               *zap.Logger
 
-	grew   mailbox.Signal // held grew: count all partitions before the share grows
-	joined mailbox.Signal // a join is over
+	beat     mailbox.Signal // the client had a response to a heartbeat
+	assigned mailbox.Signal // a join is over: for the end offsets
+	joined   mailbox.Signal // the same, for the conductor
 
 	mu     sync.Mutex
-	beat   time.Time // send time of the last answered heartbeat
-	alive  time.Time // send time of the last successful one
+	closed bool
+	inJoin bool
 	synced time.Time // send time of the last answered sync
-	held   int       // partitions of this instance
-	total  int       // partitions of all input topics; 0: not known yet
-	inJoin bool      // joining
+	// The lease counts from when requests were sent. member is the last one whose
+	// response showed that the assignment is valid, alive the last one that showed
+	// the instance to be a member at all: it keeps its partitions during a
+	// rebalance, but not for longer than the rebalance timeout.
+	member, alive time.Time
+	plan          groupPlan // of the assignment held; Generation −1: none is held
+	latest        groupPlan // that is known, of a leader also its own
+	unsettled     time.Time // until then instances may work by an older plan than latest
 }
 
-func newMembership(l *lookup.Limiter, sessionTimeout time.Duration, now func() time.Time) *membership {
+func newMembership(rate rateLimit, l *lookup.Limiter, now func() time.Time, log *zap.Logger) *membership {
 	return &membership{
 		GroupBalancer: kgo.CooperativeStickyBalancer(),
-		limiter:       l, sessionTimeout: sessionTimeout, now: now,
-		grew: mailbox.NewSignal(), joined: mailbox.NewSignal(),
+		rate:          rate, limiter: l, now: now, log: log,
+		beat: mailbox.NewSignal(), assigned: mailbox.NewSignal(), joined: mailbox.NewSignal(),
+		plan: groupPlan{Generation: -1}, latest: groupPlan{Generation: -1},
 	}
 }
 
-// reset forgets everything, for a new session.
-func (m *membership) reset() {
+// close gives the share up. What the client of a session that is over still does
+// changes nothing any more.
+func (m *membership) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.beat, m.alive, m.synced, m.held, m.total, m.inJoin = time.Time{}, time.Time{}, time.Time{}, 0, 0, false
-	m.limiter.SetShare(m.now(), 0)
+	m.closed = true
+	m.limiter.SetShare(m.now(), 0, 0)
 }
 
-// OnBrokerE2E sees that a request was answered, but not the response. A heartbeat
-// that was rejected is not followed by another one, so each confirms the one
-// before it.
+// OnBrokerE2E sees that a request of the client had a response, but not which.
 func (m *membership) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
-	if key != int16(kmsg.Heartbeat) && key != int16(kmsg.SyncGroup) || e2e.Err() != nil {
+	if e2e.Err() != nil {
 		return
 	}
-	sent := m.now().Add(-e2e.DurationE2E())
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if key == int16(kmsg.SyncGroup) {
-		m.synced = sent // counts once its assignment is parsed
-		return
+	switch kmsg.Key(key) {
+	case kmsg.Heartbeat:
+		m.beat.Set()
+	case kmsg.SyncGroup:
+		m.mu.Lock()
+		m.synced = m.now().Add(-e2e.DurationE2E()) // counts once its assignment is parsed
+		m.mu.Unlock()
 	}
-	if m.beat.After(m.alive) {
-		m.alive = m.beat
-	}
-	m.beat = sent
 }
 
-// Valid reports whether the group has heard from this instance within the
-// session timeout, counted from when the heartbeat was sent.
+// heartbeats sends a heartbeat whenever the client had a response to one of its
+// own, until ctx is done. So they cannot keep a member alive whose client does not.
+func (m *membership) heartbeats(ctx context.Context, s *session.Session) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.beat:
+		}
+		sent := m.now()
+		generation, err := s.Heartbeat(ctx)
+		m.onHeartbeat(sent, generation, err)
+	}
+}
+
+// onHeartbeat applies the response to a heartbeat for a generation.
+func (m *membership) onHeartbeat(sent time.Time, generation int32, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if generation != m.plan.Generation || m.plan.Generation < 0 {
+		return // it says nothing about the assignment held
+	}
+	switch {
+	case err == nil:
+		m.member, m.alive = laterOf(m.member, sent), laterOf(m.alive, sent)
+	case errors.Is(err, kerr.RebalanceInProgress):
+		m.alive = laterOf(m.alive, sent)
+	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID):
+		m.member, m.alive = time.Time{}, time.Time{}
+	}
+}
+
+// Valid reports whether the group cannot have replaced this instance yet.
 func (m *membership) Valid(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return now.Sub(m.alive) < m.sessionTimeout
+	return !m.closed && since(now, m.alive) < m.rate.sessionTimeout && since(now, m.member) < session.RebalanceTimeout
+}
+
+// since returns now − t by the clock of the process or by the time of day,
+// whichever is more: the former stands still while a machine sleeps, the latter
+// can be set back.
+func since(now, t time.Time) time.Duration {
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
 // joining reports whether a join is under way.
@@ -100,7 +195,7 @@ func (m *membership) joining() bool {
 func (m *membership) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
 	m.mu.Lock()
 	m.inJoin = true
-	m.setHeld(current)
+	m.setShare(current)
 	m.mu.Unlock()
 	return m.GroupBalancer.JoinGroupMetadata(topics, current, generation)
 }
@@ -111,41 +206,57 @@ func (m *membership) ParseSyncAssignment(assignment []byte) (map[string][]int32,
 	if err != nil {
 		return nil, err
 	}
+	plan, err := parsePlan(assignment)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.alive, m.beat = m.synced, time.Time{}
 	m.inJoin = false
-	m.setHeld(parts)
+	m.assigned.Set()
 	m.joined.Set()
+	m.plan = plan
+	m.member, m.alive = m.synced, m.synced
+	if err != nil {
+		m.member, m.alive = time.Time{}, time.Time{}
+		m.log.Error("assignment without a plan of the rate limit, no requests until the next one: is the group's leader another program?", zap.Error(err))
+	} else {
+		m.learn(plan, plan.Unsettled)
+	}
+	m.setShare(parts)
 	return parts, nil
 }
 
-// setHeld sets what this instance holds. A lower share applies at once, a higher
-// one only after all partitions are counted again.
-func (m *membership) setHeld(parts map[string][]int32) {
-	n := 0
-	for _, ps := range parts {
-		n += len(ps)
-	}
-	grew := n > m.held
-	m.held = n
-	if grew {
-		m.grew.Set()
+// setShare sets the share by what this instance holds.
+func (m *membership) setShare(held map[string][]int32) {
+	if m.closed {
 		return
 	}
-	m.updateShare()
+	now := m.now()
+	wait := m.rate.handover() + max(0, m.unsettled.Sub(now))
+	m.limiter.SetShare(now, m.rate.share(held, m.plan.Partitions), wait)
 }
 
-// setTotal sets the number of all partitions. All that is held counts from then.
-func (m *membership) setTotal(total int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.total = total
-	m.updateShare()
-}
-
-func (m *membership) updateShare() {
-	if m.total > 0 {
-		m.limiter.SetShare(m.now(), min(1, float64(m.held)/float64(m.total)))
+// learn takes in a plan. While instances may work by another number of partitions,
+// their shares do not add up with those of the plan. A member that has not heard
+// of the plan works at most until its lease ends.
+func (m *membership) learn(plan groupPlan, unsettled time.Duration) {
+	if m.latest.Generation >= 0 && !maps.Equal(m.latest.Partitions, plan.Partitions) {
+		unsettled = max(unsettled, m.rate.sessionTimeout)
 	}
+	m.unsettled = laterOf(m.unsettled, m.now().Add(unsettled))
+	m.latest = plan
+}
+
+// sessionLease is the lease of the session that is open.
+type sessionLease struct{ current atomic.Pointer[membership] }
+
+// Valid implements lookup.Lease.
+func (l *sessionLease) Valid(now time.Time) bool {
+	m := l.current.Load()
+	return m != nil && m.Valid(now)
+}
+
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

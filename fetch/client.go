@@ -3,7 +3,6 @@ package fetch
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -135,18 +133,30 @@ func (c *Client) Close() { c.close() }
 // second.
 func (c *Client) SecretChanged(now time.Time) bool { return c.key.Changed(now) }
 
-// Lookup requests the record of callID. It sends at most one request, and none
-// if ctx is done already. Failures are in the Response.
-//
-// sent, which may be nil, is called exactly once: when the request has been
-// written, at the latest just before Lookup returns. It may run on another
-// goroutine and must not block.
-func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Response {
-	return c.lookup(ctx, callID, &attempt{sent: sent})
+// Observer follows one request. Its methods may run on goroutines of the
+// transport and must not block.
+type Observer interface {
+	// Begin is called right before the request is handed to the transport, at
+	// most once. If it returns false, the request is not made.
+	Begin() bool
+	// Connected is called when the request has its connection and is about to be
+	// written: again if that connection turns out to be dead.
+	Connected()
+	// Written is called when the request is written, after Connected.
+	Written()
+}
+
+// Timeout bounds one request, connecting and reading included.
+func (c *Client) Timeout() time.Duration { return c.timeout }
+
+// Lookup asks for the record of callID with one request, or none if ctx is done
+// already or the observer does not let it begin, and never with two. Whatever
+// goes wrong is in the Response. The observer may be nil.
+func (c *Client) Lookup(ctx context.Context, callID string, o Observer) Response {
+	return c.lookup(ctx, callID, &attempt{observer: o})
 }
 
 func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Response {
-	defer at.reportSent()
 	defer func() {
 		if v := recover(); v != nil { // panic again, without a secret in the text; the stack stays whole
 			panic(c.red.clean(fmt.Sprint(v), maxMessage))
@@ -168,8 +178,13 @@ func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Respons
 func (c *Client) roundTrip(parent context.Context, callID string, sig *signature, at *attempt) Response {
 	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, c.timedOut)
 	defer cancel()
-	at.trace.WroteRequest = at.wroteRequest
+	at.trace.GotConn, at.trace.WroteRequest = at.gotConn, at.wroteRequest
 	req := c.newRequest(httptrace.WithClientTrace(ctx, &at.trace), callID, sig)
+	// The deadline runs before the observer is asked, so that a process that is
+	// stopped in between does not send the request long after.
+	if at.observer != nil && !at.observer.Begin() {
+		return cancelled.response("the request was not allowed to begin")
+	}
 
 	// The transport is called directly, not through an http.Client: that would
 	// follow redirects, and its errors quote the signed URL.
@@ -281,27 +296,29 @@ func (c *Client) redact(r Response) Response {
 
 // attempt is the progress of one request.
 type attempt struct {
-	sent  func()
-	once  sync.Once
-	trace httptrace.ClientTrace
-	wrote atomic.Bool
+	observer Observer // may be nil
+	trace    httptrace.ClientTrace
+	wrote    atomic.Bool
 
 	// Only the goroutine of Lookup uses these.
 	reading bool           // the body broke off while it was read
 	resp    *http.Response // nil: none came
 }
 
-// wroteRequest runs on a goroutine of the transport.
-func (at *attempt) wroteRequest(info httptrace.WroteRequestInfo) {
-	if info.Err == nil {
-		at.wrote.Store(true)
-		at.reportSent()
+func (at *attempt) gotConn(httptrace.GotConnInfo) {
+	if at.observer != nil {
+		at.observer.Connected()
 	}
 }
 
-func (at *attempt) reportSent() {
-	if at.sent != nil {
-		at.once.Do(at.sent)
+// wroteRequest runs on a goroutine of the transport.
+func (at *attempt) wroteRequest(info httptrace.WroteRequestInfo) {
+	if info.Err != nil {
+		return
+	}
+	at.wrote.Store(true)
+	if at.observer != nil {
+		at.observer.Written()
 	}
 }
 
@@ -314,33 +331,4 @@ func (at *attempt) phase() string {
 		return "waiting for the response"
 	}
 	return "connecting or sending"
-}
-
-// newTransport returns the client's own pool of connections.
-//
-// HTTP/1.1 only. Over HTTP/2 all requests would share one connection: a lost
-// packet delays all of them, a lost connection fails all of them, and Go's
-// HTTP/2 sends requests again by itself when a server winds a connection down.
-//
-// No proxy, whatever the environment says: over plain HTTP it would read the
-// UserSig, and a simulator on this machine is not reachable through one.
-func newTransport(cfg ClientConfig) *http.Transport {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Protocols:           &protocols,
-		Proxy:               nil,
-		DialContext:         (&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: cfg.Timeout,
-		// By default Go keeps two idle connections per host: each further request
-		// of a burst would open one and throw it away.
-		MaxIdleConnsPerHost: cfg.Concurrency,
-		MaxConnsPerHost:     cfg.Concurrency,
-		IdleConnTimeout:     time.Minute,
-		// Responses are small, so compression gains nothing; and a small compressed
-		// body can be a huge one.
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 64 << 10,
-	}
 }

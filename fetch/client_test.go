@@ -1,14 +1,18 @@
 package fetch_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -249,8 +253,53 @@ func TestTimeoutAndCancellation(t *testing.T) {
 	}
 }
 
-// Twenty rounds of a hundred concurrent requests reuse a hundred connections;
-// failures whose body was read to its end cost none.
+// A request that its observer forbids is not made.
+func TestForbiddenRequestIsNotMade(t *testing.T) {
+	api := fetchtest.New(fetchtest.Config{})
+	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
+	o := &follower{forbidden: true}
+	a := c.Lookup(t.Context(), "id", o)
+	if a.Verdict != fetch.Retry || a.Label != "cancelled" || o.saw() != "begin" || api.Requests() != 0 {
+		t.Errorf("%+v, observer saw %q, %d requests", a, o.saw(), api.Requests())
+	}
+}
+
+// A request that is given up leaves nothing behind that the kernel would go on
+// sending: the connection is reset, not closed.
+func TestAbandonedConnectionIsReset(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			ended <- err
+			return
+		}
+		defer conn.Close()
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+			ended <- err
+			return
+		}
+		giveUp()
+		_, err = io.Copy(io.Discard, conn)
+		ended <- err
+	}()
+	c := newClient(t, fetch.ClientConfig{BaseURL: "http://" + l.Addr().String()})
+	if a := c.Lookup(ctx, "id", nil); a.Label != "cancelled" {
+		t.Errorf("%+v", a)
+	}
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection ended with %v, want a reset", err)
+	}
+}
+
+// TestConnectionsAreReused: a hundred lookups at a time, twenty times, over a
+// hundred connections; failures that are read to their end cost none.
 func TestConnectionsAreReused(t *testing.T) {
 	api, server := listen(t, fetchtest.Config{Latency: func(string) time.Duration { return time.Millisecond }, Misbehave: []fetchtest.Chance{
 		{Percent: 10, Fault: fetchtest.BadGateway()}, {Percent: 10, Fault: fetchtest.HTML()}, {Percent: 10, Fault: fetchtest.Named("call_backend_busy")},

@@ -3,6 +3,9 @@ package fetch_test
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strings"
+	"sync"
 	"testing"
 
 	"enricher/fetch"
@@ -50,9 +53,38 @@ func listen(tb testing.TB, cfg fetchtest.Config) (*fetchtest.API, *fetchtest.Ser
 	return api, server
 }
 
-// send sends one request and checks what holds for every response: its labels
-// are of the closed set, its texts are bounded and contain no secret, and sent was
-// called exactly once.
+// follower is an observer that notes how far a request came, and lets it begin
+// unless forbidden.
+type follower struct {
+	forbidden bool
+
+	mu    sync.Mutex
+	steps []string
+}
+
+func (o *follower) Begin() bool { o.note("begin"); return !o.forbidden }
+func (o *follower) Connected()  { o.note("connected") }
+func (o *follower) Written()    { o.note("written") }
+
+func (o *follower) note(step string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.steps = append(o.steps, step)
+}
+
+func (o *follower) saw() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Join(o.steps, " ")
+}
+
+// observed matches what an observer may see: a connection that turns out to be
+// dead may be followed by another one.
+var observed = regexp.MustCompile(`^(begin( connected( written)?)*)?$`)
+
+// send sends one request and checks what holds for every response: its labels are of
+// the closed set, its texts are bounded and contain no secret, and the observer saw
+// the request begin at most once, and in order.
 func send(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
 	return sendContext(tb, context.Background(), c, api, callID)
@@ -60,10 +92,10 @@ func send(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fet
 
 func sendContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
-	calls := 0
-	a := c.Lookup(ctx, callID, func() { calls++ })
-	if calls != 1 {
-		tb.Errorf("sent was called %d times", calls)
+	var o follower
+	a := c.Lookup(ctx, callID, &o)
+	if saw := o.saw(); !observed.MatchString(saw) || a.Verdict == fetch.Found && !strings.HasSuffix(saw, "connected written") {
+		tb.Errorf("%v: the observer saw %q", a.Verdict, saw)
 	}
 	checkResponse(tb, api, a)
 	return a

@@ -51,24 +51,28 @@ func EachOffset(resp *kmsg.OffsetFetchResponse, topicName func(id [16]byte) stri
 	}
 }
 
-// EndOffsets returns the end of every partition of the input topics, as a
-// read_committed consumer sees it.
+// EndOffsets returns the ends of the partitions of the input topics, as a
+// read_committed consumer sees them. An error means that some are missing: a
+// partition without a leader has no known end.
 func (s *Session) EndOffsets(ctx context.Context) (map[string]map[int32]int64, error) {
 	listed, err := kadm.NewClient(s.admin).ListCommittedOffsets(ctx, s.cfg.Topics...)
 	if err == nil {
 		err = listed.Error()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("list the end offsets of the input topics: %w", err)
-	}
 	ends := make(map[string]map[int32]int64)
 	listed.Each(func(o kadm.ListedOffset) {
+		if o.Err != nil {
+			return
+		}
 		if ends[o.Topic] == nil {
 			ends[o.Topic] = make(map[int32]int64)
 		}
 		ends[o.Topic][o.Partition] = o.Offset
 	})
-	return ends, nil
+	if err != nil {
+		err = fmt.Errorf("list the end offsets of the input topics: %w", err)
+	}
+	return ends, err
 }
 
 // Timing of FetchCommitted: a broker that is being restarted or a transaction

@@ -1,346 +1,411 @@
 package lookup_test
 
 import (
+	"flag"
+	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
 	"enricher/fetch/lookup"
-
-	"pgregory.net/rapid"
+	"enricher/fetch/lookup/limitertest"
 )
 
-// caller is an instance with a backlog that never ends.
-type caller struct {
-	quota *lookup.Limiter
-	next  time.Time   // when it asks again
-	sends []time.Time // of what is on its way to the wire, ascending
-}
+var (
+	firstSeed = flag.Uint64("seed", 1, "the first seed of the limiter's simulations")
+	seeds     = flag.Uint64("seeds", 40, "how many simulations of each kind run")
+)
 
-// most is the largest number of times within any span shorter than a second.
-func most(times []time.Time) int {
-	slices.SortFunc(times, func(a, b time.Time) int { return a.Compare(b) })
-	most, first := 0, 0
-	for last, t := range times {
-		for t.Sub(times[first]) >= time.Second {
-			first++
+const ms = time.Millisecond
+
+// eachSeed runs a simulation for every seed.
+func eachSeed(t *testing.T, run func(t *testing.T, rng *rand.Rand)) {
+	t.Helper()
+	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
+		run(t, rand.New(rand.NewPCG(seed, 0)))
+		if t.Failed() {
+			t.Fatalf("repeat with -seed %d -seeds 1", seed)
 		}
-		most = max(most, last-first+1)
 	}
-	return most
 }
 
-// TestQuotaAcrossInstances: with at least one call a second for each partition,
-// whatever the shares, how they move, and how long
-// calls take to the wire, no window of a second holds more calls than the rate.
-func TestQuotaAcrossInstances(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rate := rapid.SampledFrom([]float64{13, 13.5, 50, 200}).Draw(t, "rate")
-		partitions := rapid.IntRange(1, 13).Draw(t, "partitions")
-		n := rapid.IntRange(1, 5).Draw(t, "instances")
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+// saturate runs instances with a backlog that share a rate evenly.
+func saturate(net *limitertest.Network, instances int, rate float64, d time.Duration, change func(*limitertest.Loop, *limitertest.Instance)) {
+	loop := limitertest.NewLoop()
+	for i := range instances {
+		l := lookup.NewLimiter(true)
+		below := func(i int) float64 { return math.Floor(float64(i) * rate / float64(instances)) }
+		share := below(i+1) - below(i)
+		if rate < float64(instances) {
+			share = rate / float64(instances)
+		}
+		l.SetShare(loop.Now(), share, 0)
+		instance := limitertest.NewInstance(loop, net, l)
+		if change != nil {
+			change(loop, instance)
+		}
+	}
+	loop.Run(d)
+}
 
-		callers := make([]*caller, n)
-		held := make([]int, n)
-		for i := range callers {
-			callers[i] = &caller{quota: lookup.NewLimiter(rate), next: epoch}
+// randomNetwork draws the way to an API.
+func randomNetwork(rng *rand.Rand) *limitertest.Network {
+	way := limitertest.Between(rng, ms, 60*ms)
+	return &limitertest.Network{
+		Out: way, API: limitertest.Between(rng, 2*ms, 80*ms), Back: way,
+		Jitter: []time.Duration{0, ms, 2 * ms}[rng.IntN(3)],
+		Slow:   []float64{0, .1}[rng.IntN(2)],
+		Rand:   rng,
+	}
+}
+
+// freezes stops the process of an instance again and again.
+func freezes(rng *rand.Rand, until time.Duration) func(*limitertest.Loop, *limitertest.Instance) {
+	return func(loop *limitertest.Loop, i *limitertest.Instance) {
+		for at := limitertest.Between(rng, 0, 20*time.Second); at < until; at += limitertest.Between(rng, 5*time.Second, 20*time.Second) {
+			loop.After(at, func() { i.Freeze(limitertest.Between(rng, 10*ms, 8*time.Second)) })
 		}
-		free := partitions
-		var arrivals []time.Time
-		moved := epoch
-		end := epoch.Add(12 * time.Second)
-		for now := epoch; now.Before(end); {
-			// Partitions move as the group moves them: given up, then received.
-			if !now.Before(moved) {
-				moved = now.Add(time.Duration(rng.IntN(3000)) * time.Millisecond)
-				i := rng.IntN(n)
-				if give := rng.IntN(held[i] + 1); give > 0 {
-					held[i] -= give
-					free += give
-					callers[i].quota.SetShare(now, float64(held[i])/float64(partitions))
-				}
-				j := rng.IntN(n)
-				if take := rng.IntN(free + 1); take > 0 {
-					held[j] += take
-					free -= take
-					callers[j].quota.SetShare(now, float64(held[j])/float64(partitions))
-				}
-			}
-			soonest := moved
-			for _, c := range callers {
-				for len(c.sends) > 0 && !c.sends[0].After(now) {
-					c.quota.Sent(c.sends[0])
-					arrivals = append(arrivals, c.sends[0])
-					c.sends = c.sends[1:]
-				}
-				for !c.next.After(now) {
-					ok, wait := c.quota.Reserve(now)
-					if !ok {
-						if wait <= 0 {
-							t.Fatalf("no, but ask again in %v", wait)
-						}
-						c.next = now.Add(wait)
-						break
-					}
-					delay := time.Duration(0)
-					if rng.IntN(4) == 0 { // a connection has to be opened
-						delay = time.Duration(rng.IntN(200)) * time.Millisecond
-					}
-					c.sends = append(c.sends, now.Add(delay))
-					slices.SortFunc(c.sends, func(a, b time.Time) int { return a.Compare(b) })
-				}
-				if c.next.Before(soonest) {
-					soonest = c.next
-				}
-				if len(c.sends) > 0 && c.sends[0].Before(soonest) {
-					soonest = c.sends[0]
-				}
-			}
-			// A share that changed voids the waits.
-			for _, c := range callers {
-				select {
-				case <-c.quota.Changed():
-					c.next = now
-					soonest = now
-				default:
-				}
-			}
-			now = later(now, soonest)
+	}
+}
+
+// Stalls of the network or the API that keep the order of requests, frozen
+// processes and slow responses make no second hold more requests than the rate,
+// and neither does a rate of one.
+func TestStallsDoNotExceedTheRate(t *testing.T) {
+	eachSeed(t, func(t *testing.T, rng *rand.Rand) {
+		net := randomNetwork(rng)
+		net.Stalls = limitertest.RandomStalls(rng, limitertest.InOrder, 3*time.Second, 40*time.Second)
+		rate := []float64{200, 200, 200, 50, 1000, 7}[rng.IntN(6)]
+		instances := 1 + rng.IntN(4)
+		var change func(*limitertest.Loop, *limitertest.Instance)
+		if rng.IntN(2) == 0 {
+			change = freezes(rng, 40*time.Second)
 		}
-		if got := most(arrivals); float64(got) > rate {
-			t.Fatalf("%d calls in one second, at a rate of %v", got, rate)
+		saturate(net, instances, rate, 50*time.Second, change)
+		if most, from := net.Busiest(time.Second); float64(most) > rate {
+			t.Errorf("%d instances: %d requests in the second from %v, at a rate of %v", instances, most, from, rate)
 		}
 	})
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// Lost packets arrive out of order. By its own response alone a request is not
+// taken for arrived too early; by those of its neighbours, for some it is.
+func TestLostPacketsExceedTheRateByNeighboursOnly(t *testing.T) {
+	all := append([]limitertest.StallKind{limitertest.DropRequests, limitertest.DropResponses}, limitertest.InOrder...)
+	worst := map[bool]int{}
+	for _, own := range []bool{true, false} {
+		eachSeed(t, func(t *testing.T, rng *rand.Rand) {
+			net := randomNetwork(rng)
+			net.Lost = []float64{0, .001}[rng.IntN(2)]
+			net.Stalls = limitertest.RandomStalls(rng, all, 3*time.Second, 40*time.Second)
+			const rate = 200
+			limit := rate
+			if !own {
+				limit = rate * 12 / 10
+			}
+			saturate(net, []int{1, 2, 4}[rng.IntN(3)], rate, 50*time.Second, func(_ *limitertest.Loop, i *limitertest.Instance) {
+				if own {
+					i.Limiter.OwnResponsesOnly()
+				}
+			})
+			most, from := net.Busiest(time.Second)
+			worst[own] = max(worst[own], most)
+			if most > limit {
+				t.Errorf("by own responses only %v: %d requests in the second from %v, at a rate of %d", own, most, from, rate)
+			}
+		})
 	}
-	return b
+	t.Logf("at most %d requests in a second by own responses, %d by neighbours'", worst[true], worst[false])
+	if worst[false] <= 200 {
+		t.Error("the network dropped too little to show anything")
+	}
 }
 
-// TestQuotaInStalls: the network, or the API, stops for a while; what was sent
-// meanwhile arrives all at once, and still no window of a second holds more
-// calls than the rate. Calls that take long to answer are not held against it.
-func TestQuotaInStalls(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		const rate = 200
-		usual := time.Duration(rapid.IntRange(1, 300).Draw(t, "latency ms")) * time.Millisecond
-		slow := rapid.IntRange(0, 10).Draw(t, "slow percent")
-		stalls := rapid.Bool().Draw(t, "stalls")
-		n := rapid.SampledFrom([]int{1, 2, 4}).Draw(t, "instances")
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		type call struct{ sent, answered time.Time }
-		quotas := make([]*lookup.Limiter, n)
-		asked := make([][]call, n) // by the time of the answer
-		next := make([]time.Time, n)
-		for i := range quotas {
-			quotas[i] = lookup.NewLimiter(rate)
-			quotas[i].SetShare(epoch, 1/float64(n))
-			next[i] = epoch
-		}
-		var arrivals []time.Time
-		stall, resume := at(5), at(5)
-		start, end := at(4), at(24)
-		for now := epoch; now.Before(end); {
-			if stalls && now.After(resume) {
-				stall = now.Add(time.Duration(rng.IntN(2000)) * time.Millisecond)
-				resume = stall.Add(time.Duration(rng.IntN(400)) * time.Millisecond)
-			}
-			soonest := end
-			for i, q := range quotas {
-				for len(asked[i]) > 0 && !asked[i][0].answered.After(now) {
-					q.Responded(asked[i][0].sent, asked[i][0].answered)
-					asked[i] = asked[i][1:]
-					next[i] = now // an answer wakes the scheduler
-				}
-				for !next[i].After(now) {
-					ok, wait := q.Reserve(now)
-					if !ok {
-						next[i] = now.Add(wait)
-						break
-					}
-					q.Sent(now)
-					arrived := now
-					if !now.Before(stall) && now.Before(resume) {
-						arrived = resume
-					}
-					arrivals = append(arrivals, arrived)
-					c := call{now, arrived.Add(usual)}
-					if rng.IntN(100) < slow {
-						c.answered = c.answered.Add(time.Duration(1000+rng.IntN(3000)) * time.Millisecond)
-					}
-					at, _ := slices.BinarySearchFunc(asked[i], c, func(a, b call) int { return a.answered.Compare(b.answered) })
-					asked[i] = slices.Insert(asked[i], at, c)
-				}
-				if next[i].Before(soonest) {
-					soonest = next[i]
-				}
-				if len(asked[i]) > 0 && asked[i][0].answered.Before(soonest) {
-					soonest = asked[i][0].answered
-				}
-			}
-			now = soonest
-		}
-		if got := most(arrivals); got > rate {
-			t.Fatalf("%d calls in one second, at a rate of %d", got, rate)
-		}
-		if stalls {
-			return
-		}
-		used := 0
-		for _, a := range arrivals {
-			if !a.Before(start) {
-				used++
-			}
-		}
-		if share := float64(used) / end.Sub(start).Seconds() / rate; share < .975 {
-			t.Fatalf("%.3f of the rate used", share)
-		}
-	})
-}
-
-// TestQuotaIsUsed: with a backlog, nearly all of the rate is used and evenly
-// spaced; in small shares the rounding costs what the comment of Quota says.
-func TestQuotaIsUsed(t *testing.T) {
+// With a backlog, the rate is used.
+func TestRateIsUsed(t *testing.T) {
 	for _, c := range []struct {
 		rate      float64
 		instances int
+		latency   time.Duration // without jitter
+		jitter    time.Duration // each way
+		slow      float64
 		least     float64
-	}{{200, 1, .98}, {200, 2, .98}, {200, 3, .97}, {200, 12, .94}, {50, 1, .97}, {7, 1, .97}} {
-		var arrivals []time.Time
-		for range c.instances {
-			q := lookup.NewLimiter(c.rate)
-			q.SetShare(epoch, 1/float64(c.instances))
-			for now := at(5); now.Before(at(25)); {
-				ok, wait := q.Reserve(now)
-				if ok {
-					q.Sent(now)
-					arrivals = append(arrivals, now)
-					continue
-				}
-				now = now.Add(wait)
-			}
+	}{
+		{rate: 200, instances: 1, latency: 10 * ms, jitter: 2 * ms, least: .99},
+		{rate: 200, instances: 1, latency: 50 * ms, jitter: 5 * ms, least: .98},
+		{rate: 200, instances: 3, latency: 50 * ms, jitter: 5 * ms, least: .98},
+		{rate: 200, instances: 12, latency: 50 * ms, jitter: 5 * ms, least: .98},
+		{rate: 200, instances: 1, latency: 50 * ms, jitter: 5 * ms, slow: .1, least: .98},
+		{rate: 200, instances: 3, latency: 50 * ms, jitter: 5 * ms, slow: .1, least: .97},
+		{rate: 200, instances: 12, latency: 50 * ms, jitter: 5 * ms, slow: .1, least: .95},
+		{rate: 200, instances: 1, latency: 50 * ms, jitter: 40 * ms, least: .95},
+		{rate: 200, instances: 1, latency: 200 * ms, jitter: 20 * ms, least: .96},
+		{rate: 50, instances: 1, latency: 50 * ms, jitter: 5 * ms, least: .97},
+		{rate: 7, instances: 1, latency: 50 * ms, jitter: 5 * ms, least: .95},
+	} {
+		name := fmt.Sprintf("%v per second, %d instances, %v with %v of jitter, slow %v", c.rate, c.instances, c.latency, c.jitter, c.slow)
+		net := &limitertest.Network{
+			Out: c.latency / 8, API: c.latency * 3 / 4, Back: c.latency / 8, Jitter: c.jitter, Slow: c.slow,
+			Rand: rand.New(rand.NewPCG(*firstSeed, 0)),
 		}
-		if used := float64(len(arrivals)) / 20 / c.rate; used < c.least || used > 1.001 {
-			t.Errorf("%v a second over %d instances: %.3f of it used", c.rate, c.instances, used)
-		}
-		if n := most(arrivals); float64(n) > c.rate {
-			t.Errorf("%v a second over %d instances: %d in one second", c.rate, c.instances, n)
+		saturate(net, c.instances, c.rate, 100*time.Second, nil)
+		used := float64(net.Count(40*time.Second, 100*time.Second)) / 60 / c.rate
+		t.Logf("%s: %.1f %% used", name, 100*used)
+		if used < c.least || used > 1 {
+			t.Errorf("%s: %.1f %% used, want %.0f %%", name, 100*used, 100*c.least)
 		}
 	}
 }
 
-func TestQuotaShares(t *testing.T) {
-	q := lookup.NewLimiter(200)
-	if ok, wait := q.Reserve(epoch); ok || wait < time.Minute {
-		t.Errorf("without a share: %v, %v", ok, wait)
+// Rates far from the usual are kept too, and none is taken for no limit. A share
+// below one request per second is kept in the span in which it allows one.
+func TestTinyAndHugeRates(t *testing.T) {
+	for _, c := range []struct {
+		rate   float64
+		window time.Duration
+		most   int
+		runs   time.Duration
+		least  int
+	}{
+		{rate: 1e-10, window: time.Hour, most: 1, runs: time.Hour, least: 1},
+		{rate: .02, window: 50 * time.Second, most: 1, runs: time.Hour, least: 71},
+		{rate: .5, window: 2 * time.Second, most: 1, runs: 100 * time.Second, least: 48},
+		{rate: 1, window: time.Second, most: 1, runs: 100 * time.Second, least: 95},
+		{rate: 1.9, window: time.Second, most: 1, runs: 100 * time.Second, least: 95},
+		{rate: 3, window: time.Second, most: 3, runs: 100 * time.Second, least: 285},
+		{rate: 3000, window: time.Second, most: 3000, runs: 10 * time.Second, least: 28_000},
+		{rate: 1e19, window: time.Second, most: math.MaxInt, runs: 10 * time.Second, least: 45_000}, // bounded by concurrency
+	} {
+		net := &limitertest.Network{Out: 5 * ms, API: 40 * ms, Back: 5 * ms, Rand: rand.New(rand.NewPCG(*firstSeed, 0))}
+		saturate(net, 1, c.rate, c.runs, nil)
+		most, from := net.Busiest(c.window)
+		if n := len(net.Arrivals); most > c.most || n < c.least {
+			t.Errorf("rate %v: %d requests, %d in %v from %v", c.rate, n, most, c.window, from)
+		}
 	}
-	q.SetShare(epoch, .5)
-	if ok, _ := q.Reserve(at(1)); ok {
-		t.Error("a higher share holds at once, while the calls of those who had it before still count")
+}
+
+// Shares move between saturated instances, some of which have none at times: what
+// is lost is given up at once, what is gained holds after a request's timeout and
+// a second. No second holds more requests than the rate, and with one second
+// instead it would.
+func TestSharesMove(t *testing.T) {
+	const rate, partitions, instances = 200, 12, 4
+	worth := func(p int) float64 { return float64((p+1)*rate/partitions - p*rate/partitions) }
+	worst := map[time.Duration]int{}
+	for _, wait := range []time.Duration{limitertest.Timeout + time.Second, time.Second} {
+		eachSeed(t, func(t *testing.T, rng *rand.Rand) {
+			net := randomNetwork(rng)
+			net.Stalls = limitertest.RandomStalls(rng, limitertest.InOrder, 3*time.Second, 80*time.Second)
+			loop := limitertest.NewLoop()
+			var all []*limitertest.Instance
+			shares := make([]float64, instances)
+			for range instances {
+				all = append(all, limitertest.NewInstance(loop, net, lookup.NewLimiter(true)))
+			}
+			set := func(i int) {
+				all[i].Limiter.SetShare(loop.Now(), shares[i], wait)
+				all[i].Wake()
+			}
+			owner := make([]int, partitions)
+			for p := range owner {
+				owner[p] = rng.IntN(instances)
+				shares[owner[p]] += worth(p)
+			}
+			for i := range all {
+				set(i)
+			}
+			for at := 10 * time.Second; at < 80*time.Second; at += limitertest.Between(rng, 2*time.Second, 20*time.Second) {
+				loop.After(at, func() {
+					moved := map[int]int{} // partition to new owner
+					without := rng.IntN(2 * instances)
+					for p := range owner {
+						to := rng.IntN(instances)
+						if to != without && (owner[p] == without || rng.IntN(2) == 0) {
+							moved[p] = to
+							shares[owner[p]] -= worth(p)
+						}
+					}
+					for i := range all {
+						set(i)
+					}
+					// The next owner hears of it later, in another round.
+					loop.After(limitertest.Between(rng, ms, 500*ms), func() {
+						for p, to := range moved {
+							owner[p] = to
+							shares[to] += worth(p)
+						}
+						for i := range all {
+							set(i)
+						}
+					})
+				})
+			}
+			loop.Run(90 * time.Second)
+			most, from := net.Busiest(time.Second)
+			worst[wait] = max(worst[wait], most)
+			if most > rate && wait > time.Second {
+				t.Errorf("%d requests in the second from %v, at a rate of %d", most, from, rate)
+			}
+		})
 	}
-	if ok, _ := q.Reserve(at(1.2)); !ok || q.PerSecond() != 100 {
-		t.Errorf("after a while: %v a second", q.PerSecond())
+	if worst[time.Second] <= rate {
+		t.Error("a shorter wait would have done: the simulation shows nothing")
 	}
-	q.Sent(at(1.2))
-	q.SetShare(at(2), 1)
-	q.SetShare(at(2.5), .25)
-	if got := q.PerSecond(); got != 50 {
-		t.Errorf("a lower share does not hold at once: %v a second", got)
+}
+
+// While a second program uses a part of the same rate, nearly all of the rest is
+// used, and all of it once the other has gone.
+func TestPaceFollowsASecondProgram(t *testing.T) {
+	const rate = 200
+	for _, c := range []struct {
+		other int
+		least float64 // of what is free
+	}{{50, .9}, {100, .9}, {150, .85}} {
+		net := &limitertest.Network{Out: 5 * ms, API: 20 * ms, Back: 5 * ms, Jitter: 4 * ms, Rand: rand.New(rand.NewPCG(*firstSeed, 0))}
+		const leaves = 300 * time.Second
+		var accepted []time.Time
+		served, refused := 0, 0
+		net.Refuse = func(arrival time.Time) bool {
+			other := c.other
+			if arrival.Sub(limitertest.Start) > leaves {
+				other = 0
+			}
+			for len(accepted) > 0 && arrival.Sub(accepted[0]) >= time.Second {
+				accepted = accepted[1:]
+			}
+			if len(accepted)+other >= rate {
+				refused++
+				return true
+			}
+			accepted = append(accepted, arrival)
+			if arrival.Sub(limitertest.Start) <= leaves {
+				served++
+			}
+			return false
+		}
+		saturate(net, 1, rate, 400*time.Second, nil)
+		used := float64(served) / leaves.Seconds() / float64(rate-c.other)
+		after := float64(net.Count(360*time.Second, 400*time.Second)) / 40 / rate
+		t.Logf("other uses %d: %.1f %% of the rest used, %d requests refused, %.1f %% of the rate after", c.other, 100*used, refused, 100*after)
+		if used < c.least || after < .97 {
+			t.Errorf("other uses %d: %.1f %% of the rest used, %.1f %% of the rate after", c.other, 100*used, 100*after)
+		}
 	}
-	if ok, _ := q.Reserve(at(5)); !ok || q.PerSecond() != 50 {
-		t.Error("the raise before it comes back")
+}
+
+func TestRetryAfterHoldsRequests(t *testing.T) {
+	for _, limited := range []bool{true, false} {
+		l := lookup.NewLimiter(limited)
+		l.SetShare(epoch, 10, 0)
+		l.Throttled(at(1), 5*time.Second)
+		if slot, wait := l.Reserve(at(2)); slot != nil || wait != 4*time.Second {
+			t.Errorf("limited %v: slot %v, wait %v during the pause", limited, slot, wait)
+		}
+		if slot, _ := l.Reserve(at(6)); slot == nil {
+			t.Errorf("limited %v: no slot after the pause", limited)
+		}
 	}
-	q.SetShare(at(6), 0)
-	if ok, _ := q.Reserve(at(10)); ok {
-		t.Error("calls with no share")
+	// Throttled responses within one second slow down once, and not below one
+	// request per second.
+	l := lookup.NewLimiter(true)
+	l.SetShare(epoch, 10, 0)
+	l.Throttled(at(1), 0)
+	l.Throttled(at(1.5), 0)
+	if pace := l.Pace(at(1.5)); pace < .9 || pace > .92 {
+		t.Errorf("pace %v after one second of refusals", pace)
+	}
+	for s := 2; s < 100; s++ {
+		l.Throttled(at(float64(s)), 0)
+	}
+	if pace, perSecond := l.Pace(at(99)), l.PerSecond(at(99)); pace < .1 || pace > .11 || perSecond != 10*pace {
+		t.Errorf("pace %v, %v per second after many refusals", pace, perSecond)
+	}
+	if pace := l.Pace(at(300)); pace != 1 {
+		t.Errorf("pace %v long after", pace)
+	}
+	free := lookup.NewLimiter(false)
+	free.Throttled(epoch, 0)
+	if slot, _ := free.Reserve(at(.5)); slot != nil {
+		t.Error("without a limit, a throttled request is repeated at once")
+	}
+}
+
+func TestLowerSharesHoldAtOnceAndHigherOnesLater(t *testing.T) {
+	l := lookup.NewLimiter(true)
+	if slot, wait := l.Reserve(epoch); slot != nil || wait < time.Minute {
+		t.Errorf("without a share: %v, %v", slot, wait)
+	}
+	l.SetShare(epoch, 100, 6*time.Second)
+	if slot, wait := l.Reserve(at(5)); slot != nil || wait != time.Second {
+		t.Errorf("before the raise: %v, %v", slot, wait)
+	}
+	slot, _ := l.Reserve(at(6))
+	if slot == nil || l.PerSecond(at(6)) != 100 {
+		t.Errorf("after the raise: %v per second", l.PerSecond(at(6)))
+	}
+	l.SetShare(at(7), 200, 6*time.Second)
+	l.SetShare(at(8), 50, 6*time.Second)
+	if got := l.PerSecond(at(8)); got != 50 {
+		t.Errorf("a lower share does not hold at once: %v per second", got)
+	}
+	if got := l.PerSecond(at(20)); got != 50 {
+		t.Errorf("the raise before it comes back: %v per second", got)
+	}
+	// A further raise does not delay the one before it, and a smaller one is what
+	// remains of it.
+	l.SetShare(at(20), 100, 6*time.Second)
+	l.SetShare(at(23), 150, 6*time.Second)
+	if got := l.PerSecond(at(26)); got != 100 {
+		t.Errorf("the first of two raises: %v per second", got)
+	}
+	l.SetShare(at(27), 120, 6*time.Second)
+	if got := l.PerSecond(at(28.9)); got != 100 {
+		t.Errorf("before the second raise: %v per second", got)
+	}
+	if got := l.PerSecond(at(29)); got != 120 {
+		t.Errorf("after the second raise: %v per second", got)
+	}
+	l.SetShare(at(30), 0, 0)
+	if slot, _ := l.Reserve(at(40)); slot != nil {
+		t.Error("a request without a share")
 	}
 	select {
-	case <-q.Changed():
+	case <-l.Changed():
 	default:
-		t.Error("nobody is told")
-	}
-	free := lookup.NewLimiter(0)
-	for range 100_000 {
-		if ok, _ := free.Reserve(epoch); !ok {
-			t.Fatal("no limit is a limit")
-		}
-		free.Sent(epoch)
-	}
-	if !math.IsInf(free.PerSecond(), 1) {
-		t.Errorf("%v requests per second", free.PerSecond())
+		t.Error("no signal of a change")
 	}
 }
 
-// TestCacheAgainstModel: any sequence of puts, gets and time passing is like a
-// plain list would have it.
-func TestCacheAgainstModel(t *testing.T) {
-	const overhead = 256
-	type entry struct {
-		id      string
-		value   byte
-		size    int64
-		expires time.Time
+func TestCancelledRequestFreesItsSlotAtOnce(t *testing.T) {
+	l := lookup.NewLimiter(true)
+	l.SetShare(epoch, 1, 0)
+	slot, _ := l.Reserve(at(1))
+	if other, _ := l.Reserve(at(2)); slot == nil || other != nil {
+		t.Fatalf("slots %v and %v of one", slot, other)
 	}
-	rapid.Check(t, func(t *rapid.T) {
-		maxEntries := rapid.IntRange(0, 6).Draw(t, "entries")
-		maxBytes := rapid.Int64Range(0, 3000).Draw(t, "bytes")
-		ttl := time.Duration(rapid.IntRange(1, 20).Draw(t, "ttl")) * time.Second
-		c := lookup.NewCache(maxEntries, maxBytes, ttl)
-		var model []entry // most recently used first
-		now := epoch
-		find := func(id string) int { return slices.IndexFunc(model, func(e entry) bool { return e.id == id }) }
-		ids := rapid.SampledFrom([]string{"a", "bb", "ccc", "dddd", "eeeee", "ffffff", "g", "h"})
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			id := ids.Draw(t, "id")
-			switch rapid.IntRange(0, 4).Draw(t, "what") {
-			case 0, 1:
-				value := make([]byte, rapid.IntRange(1, 900).Draw(t, "size"))
-				value[0] = byte(rapid.IntRange(0, 255).Draw(t, "value"))
-				c.Put(now, id, lookup.Entry{Value: value, RequestID: "r"})
-				size := int64(len(id)+len(value)+1) + overhead
-				if maxEntries == 0 || size > maxBytes {
-					break
-				}
-				if i := find(id); i >= 0 {
-					model = slices.Delete(model, i, i+1)
-				}
-				model = slices.Insert(model, 0, entry{id, value[0], size, now.Add(ttl)})
-				total := int64(0)
-				for i, e := range model {
-					if total += e.size; total > maxBytes || i >= maxEntries {
-						model = model[:i]
-						break
-					}
-				}
-			case 2, 3:
-				got, ok := c.Get(now, id)
-				i := find(id)
-				if i >= 0 && !now.Before(model[i].expires) {
-					model = slices.Delete(model, i, i+1)
-					i = -1
-				}
-				if ok != (i >= 0) || ok && got.Value[0] != model[i].value {
-					t.Fatalf("%s: %v", id, ok)
-				}
-				if i > 0 {
-					e := model[i]
-					model = slices.Insert(slices.Delete(model, i, i+1), 0, e)
-				}
-			case 4:
-				now = now.Add(time.Duration(rapid.IntRange(0, 8000).Draw(t, "ms")) * time.Millisecond)
-			}
-			bytes := int64(0)
-			for _, e := range model {
-				bytes += e.size
-			}
-			if c.Len() != len(model) || c.Bytes() != bytes {
-				t.Fatalf("%d entries of %d bytes, want %d of %d", c.Len(), c.Bytes(), len(model), bytes)
-			}
+	slot.Cancel()
+	if slot, _ = l.Reserve(at(2)); slot == nil {
+		t.Fatal("no slot after the request was cancelled")
+	}
+	slot.Done(at(2.1), false)
+	if other, wait := l.Reserve(at(2.2)); other != nil || wait.Round(ms) != 900*ms {
+		t.Errorf("%v, %v after the request failed", other, wait)
+	}
+}
+
+func TestNoLimit(t *testing.T) {
+	l := lookup.NewLimiter(false)
+	for range 100_000 {
+		slot, _ := l.Reserve(epoch)
+		if slot == nil {
+			t.Fatal("no limit is a limit")
 		}
-	})
+		slot.Connected(epoch)
+		slot.Written()
+	}
+	if !math.IsInf(l.PerSecond(epoch), 1) {
+		t.Errorf("%v requests per second", l.PerSecond(epoch))
+	}
 }

@@ -24,9 +24,8 @@ const (
 
 // API makes requests to the call-record API; fetch.Client is one.
 type API interface {
-	// Lookup makes one request. It calls sent once, when the request is in
-	// flight, and before it returns.
-	Lookup(ctx context.Context, callID string, sent func()) fetch.Response
+	// Lookup makes one request, or none if the observer does not let it begin.
+	Lookup(ctx context.Context, callID string, o fetch.Observer) fetch.Response
 	// SecretChanged reports, once for each change, that the secret key is
 	// another one. It is called while the API rejects the account.
 	SecretChanged(now time.Time) bool
@@ -125,7 +124,10 @@ type response struct {
 	call    *call
 	started time.Time
 	ended   time.Time
-	panic   string // not "": the request panicked, with its stack
+	// withheld: no request was made, because the lease had ended since it was
+	// started. It is no attempt.
+	withheld bool
+	panic    string // not "": the request panicked, with its stack
 }
 
 // NewScheduler returns a scheduler that does nothing until Run.
@@ -294,11 +296,11 @@ func (s *Scheduler) startRequests(ctx context.Context, now time.Time) time.Durat
 		if s.inFlight >= s.Concurrency {
 			return wait // until a response comes
 		}
-		ok, until := s.Limiter.Reserve(now)
-		if !ok {
+		slot, until := s.Limiter.Reserve(now)
+		if slot == nil {
 			return min(wait, until)
 		}
-		s.request(ctx, c, now)
+		s.request(ctx, c, slot, now)
 	}
 	return wait
 }
@@ -342,8 +344,8 @@ func (s *Scheduler) next(now time.Time) (*call, time.Duration) {
 	return best, 0
 }
 
-// request starts the request for a call.
-func (s *Scheduler) request(ctx context.Context, c *call, now time.Time) {
+// request starts the request for a call in a slot of the rate.
+func (s *Scheduler) request(ctx context.Context, c *call, slot *Slot, now time.Time) {
 	if _, paused := s.Breaker.Paused(now); paused {
 		s.Breaker.ProbeSent(now)
 		c.lastProbe = now
@@ -351,24 +353,47 @@ func (s *Scheduler) request(ctx context.Context, c *call, now time.Time) {
 	heap.Remove(&s.queue, c.index)
 	s.inFlight++
 	s.lookingUp += len(c.waiters)
-	s.Metrics.Requests.Inc()
 	s.requests.Go(func() {
 		r := &response{call: c, started: now}
+		at := &attempt{scheduler: s, slot: slot}
 		defer func() {
 			if v := recover(); v != nil {
 				r.panic = fmt.Sprintf("panic: %v\n%s", v, debug.Stack())
 			}
-			r.ended = time.Now()
+			r.ended, r.withheld = time.Now(), at.withheld
+			if at.begun {
+				slot.Done(r.ended, r.panic == "" && r.Verdict.Good())
+			} else {
+				slot.Cancel()
+			}
 			s.inbox.Put(message{response: r})
 		}()
-		sent := now
-		r.Response = s.API.Lookup(ctx, c.id, func() {
-			sent = time.Now()
-			s.Limiter.Sent(sent)
-		})
-		s.Limiter.Responded(sent, time.Now())
+		r.Response = s.API.Lookup(ctx, c.id, at)
 	})
 }
+
+// attempt reports the progress of one request to the limiter.
+type attempt struct {
+	scheduler *Scheduler
+	slot      *Slot
+	begun     bool
+	withheld  bool // for want of a lease
+}
+
+// Begin looks at the lease with a fresh clock: since the request got its slot, the
+// process may have been stopped and its partitions given to another instance.
+func (a *attempt) Begin() bool {
+	a.begun = a.scheduler.Lease.Valid(time.Now())
+	a.withheld = !a.begun
+	if a.begun {
+		a.scheduler.Metrics.Requests.Inc()
+	}
+	return a.begun
+}
+
+func (a *attempt) Connected() { a.slot.Connected(time.Now()) }
+
+func (a *attempt) Written() { a.slot.Written() }
 
 // publish updates the metrics and Status, and logs a change.
 func (s *Scheduler) publish(now time.Time) {

@@ -32,6 +32,9 @@ func (s *Scheduler) handleResponse(r *response, now time.Time) {
 		}
 		s.requeueOrRemove(c)
 	}()
+	if r.withheld {
+		return
+	}
 	if r.panic != "" {
 		s.Log.Error("panic in a request", zap.String("panic", r.panic))
 		first, _, _ := strings.Cut(r.panic, "\n")

@@ -1,0 +1,370 @@
+package consumer
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+
+	"enricher/consumer/session"
+	"enricher/fetch/lookup"
+	"enricher/fetch/lookup/limitertest"
+)
+
+var (
+	firstShareSeed = flag.Uint64("share-seed", 1, "the first seed of TestGroupKeepsTheRate")
+	shareSeeds     = flag.Uint64("share-seeds", 100, "how many simulations it runs")
+)
+
+// groupRun is a simulation of a group whose members all have a backlog.
+type groupRun struct {
+	net    *limitertest.Network
+	rate   float64
+	most   int
+	from   time.Duration
+	events []string
+}
+
+// runGroup draws a group and what happens to it, for two minutes and a half.
+func runGroup(seed uint64, change func(*rateLimit)) *groupRun {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	loop := limitertest.NewLoop()
+	way := limitertest.Between(rng, time.Millisecond, 40*time.Millisecond)
+	r := &groupRun{
+		net:  &limitertest.Network{Out: way, API: 20 * time.Millisecond, Back: way, Rand: rng},
+		rate: []float64{200, 200, 60}[rng.IntN(3)],
+	}
+	const d = 150 * time.Second
+	if rng.IntN(3) > 0 {
+		r.net.Stalls = limitertest.RandomStalls(rng, limitertest.InOrder, 3*time.Second, d)
+	}
+	group := newCoordinator(loop, rng, 1+rng.Int32N(6))
+	limit := rateLimit{r.rate, limitertest.Timeout, simSessionTimeout}
+	if change != nil {
+		change(&limit)
+	}
+	var all []*process
+	start := func() { all = append(all, startProcess(loop, r.net, group, limit)) }
+	for range 1 + rng.IntN(4) {
+		loop.After(limitertest.Between(rng, 0, 5*time.Second), start)
+	}
+	note := func(format string, args ...any) {
+		r.events = append(r.events, fmt.Sprintf("%8.3f ", loop.Elapsed().Seconds())+fmt.Sprintf(format, args...))
+	}
+	for at := 10 * time.Second; at < d; at += limitertest.Between(rng, time.Second, 15*time.Second) {
+		loop.After(at, func() {
+			i := rng.IntN(len(all))
+			p, long := all[i], limitertest.Between(rng, 100*time.Millisecond, 25*time.Second)
+			switch rng.IntN(9) {
+			case 0:
+				note("%d is killed, its next start in %v", i, long/3)
+				p.Stop()
+				loop.After(long/3, func() { all[i] = startProcess(loop, r.net, group, limit) })
+			case 1:
+				note("%d leaves and comes back", i)
+				p.leave()
+				loop.After(time.Second, func() { all[i] = startProcess(loop, r.net, group, limit) })
+			case 2, 3:
+				if p.hears() {
+					note("%d is cut off from Kafka for %v", i, long)
+					p.cutUntil = loop.Now().Add(long)
+				}
+			case 4:
+				if p.hears() {
+					note("%d is stopped for %v", i, long)
+					p.FreezeBetweenRequests(long)
+				}
+			case 5, 6:
+				if group.partitions < 40 {
+					group.partitions += 1 + rng.Int32N(2*group.partitions)
+					note("%d partitions", group.partitions)
+					for _, p := range all {
+						loop.After(limitertest.Between(rng, 0, 8*time.Second), p.seeTopic)
+					}
+				}
+			case 7:
+				// A member that does not hear of its removal works until its lease ends.
+				if p.hears() {
+					note("%d is removed from the group", i)
+					group.remove(p.id)
+					p.removed = loop.Now()
+				}
+			case 8:
+				if len(all) < 5 {
+					note("%d starts", len(all))
+					start()
+				}
+			}
+		})
+	}
+	loop.Run(d)
+	r.most, r.from = r.net.Busiest(time.Second)
+	return r
+}
+
+// Instances join, leave, crash, are stopped, cut off and removed, partitions are
+// added while instances are on standby, and the network to the API stalls: no
+// second holds more requests than the rate.
+func TestGroupKeepsTheRate(t *testing.T) {
+	requests, room := 0, 0.0
+	for seed := *firstShareSeed; seed < *firstShareSeed+*shareSeeds; seed++ {
+		r := runGroup(seed, nil)
+		requests += len(r.net.Arrivals)
+		room += 150 * r.rate
+		if float64(r.most) > r.rate {
+			t.Fatalf("-share-seed %d: %d requests in the second from %v, at a rate of %v\n%s", seed, r.most, r.from, r.rate, strings.Join(r.events, "\n"))
+		}
+	}
+	used := float64(requests) / room
+	t.Logf("%.0f %% of the rate used", 100*used)
+	if used < .3 {
+		t.Errorf("%.0f %% of the rate used: this shows nothing", 100*used)
+	}
+}
+
+// Shares that grow a second after their assignment exceed the rate: the
+// simulation can see it.
+func TestGroupExceedsTheRateWithoutWaiting(t *testing.T) {
+	for seed := range uint64(200) {
+		if r := runGroup(seed, func(l *rateLimit) { l.apiTimeout = 0 }); float64(r.most) > r.rate {
+			return
+		}
+	}
+	t.Error("no simulation exceeds the rate")
+}
+
+// simulated is a membership whose clock the test sets.
+type simulated struct {
+	*membership
+	limiter *lookup.Limiter
+	clock   time.Time
+}
+
+func newSimulated() *simulated {
+	s := &simulated{limiter: lookup.NewLimiter(true), clock: limitertest.Start}
+	s.membership = newMembership(rateLimit{200, 5 * time.Second, 10 * time.Second}, s.limiter, func() time.Time { return s.clock }, zap.NewNop())
+	return s
+}
+
+func (s *simulated) after(d time.Duration) *simulated {
+	s.clock = s.clock.Add(d)
+	return s
+}
+
+// sync hands an assignment over that was asked for a second ago.
+func (s *simulated) sync(t *testing.T, userData string, partitions ...int32) {
+	t.Helper()
+	a := kmsg.ConsumerMemberAssignment{Topics: []kmsg.ConsumerMemberAssignmentTopic{{Topic: simTopic, Partitions: partitions}}, UserData: []byte(userData)}
+	s.OnBrokerE2E(kgo.BrokerMetadata{}, int16(kmsg.SyncGroup), kgo.BrokerE2E{ReadWait: time.Second})
+	if _, err := s.ParseSyncAssignment(a.AppendTo(nil)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *simulated) perSecond() float64 { return s.limiter.PerSecond(s.clock) }
+
+// lasts returns for how long the lease lasts from now on.
+func (s *simulated) lasts() time.Duration {
+	d := time.Duration(0)
+	for s.Valid(s.clock.Add(d)) {
+		d += 500 * time.Millisecond
+	}
+	return d
+}
+
+const planOf12 = `{"generation":3,"partitions":{"calls":12}}`
+
+func TestLeaseFollowsHeartbeatResponses(t *testing.T) {
+	const sec = time.Second
+	for name, c := range map[string]struct {
+		run  func(s *simulated)
+		want time.Duration
+	}{
+		"from the sync": {func(*simulated) {}, 9 * sec},
+		"from the last heartbeat": {func(s *simulated) {
+			sent := s.after(5 * sec).clock
+			s.after(sec).onHeartbeat(sent, 3, nil)
+		}, 9 * sec},
+		"responses out of order": {func(s *simulated) {
+			first, second := s.after(sec).clock, s.after(sec).clock
+			s.onHeartbeat(second, 3, nil)
+			s.onHeartbeat(first, 3, nil)
+		}, 10 * sec},
+		"no response":          {func(s *simulated) { s.after(5*sec).onHeartbeat(s.clock, 3, kerr.RequestTimedOut) }, 4 * sec},
+		"a rebalance keeps it": {func(s *simulated) { s.after(5*sec).onHeartbeat(s.clock, 3, kerr.RebalanceInProgress) }, 10 * sec},
+		"but for the rebalance timeout only": {func(s *simulated) {
+			for range 15 {
+				s.after(sec).onHeartbeat(s.clock, 3, kerr.RebalanceInProgress)
+			}
+		}, session.RebalanceTimeout - 16*sec},
+		"another generation says nothing": {func(s *simulated) {
+			s.after(5*sec).onHeartbeat(s.clock, 4, nil)
+			s.onHeartbeat(s.clock, 2, kerr.IllegalGeneration)
+		}, 4 * sec},
+		"not a member":       {func(s *simulated) { s.onHeartbeat(s.clock, 3, kerr.UnknownMemberID) }, 0},
+		"another generation": {func(s *simulated) { s.onHeartbeat(s.clock, 3, kerr.IllegalGeneration) }, 0},
+		"fenced":             {func(s *simulated) { s.onHeartbeat(s.clock, 3, kerr.FencedInstanceID) }, 0},
+		"closed":             {func(s *simulated) { s.close() }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSimulated()
+			s.sync(t, planOf12, 0, 1)
+			c.run(s)
+			if got := s.lasts(); got != c.want {
+				t.Errorf("the lease lasts %v more, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// A machine that sleeps stops the clock of its processes, but not the time of day.
+func TestLeaseEndsWhileTheMachineSleeps(t *testing.T) {
+	now := time.Now()
+	if got := since(now, now.Add(-3*time.Second)); got != 3*time.Second {
+		t.Errorf("awake: %v", got)
+	}
+	slept := now.Round(0).Add(time.Minute) // without the clock of the process
+	if got := since(slept, now); got < time.Minute {
+		t.Errorf("a minute of sleep counts as %v", got)
+	}
+}
+
+// The shares of all partitions add up to the rate, however they are divided.
+func TestSharesAddUp(t *testing.T) {
+	rng := rand.New(rand.NewPCG(*firstShareSeed, 0))
+	for range 2000 {
+		totals := map[string]int32{"a": 1 + rng.Int32N(20), "b": rng.Int32N(20), "c": 1 + rng.Int32N(100)}
+		limit := rateLimit{perSecond: []float64{200, 150.5, 1000, 37, 3, .2}[rng.IntN(6)]}
+		held := make([]map[string][]int32, 1+rng.IntN(5))
+		parts := 0
+		for topic, n := range totals {
+			for p := range n {
+				i := rng.IntN(len(held))
+				if held[i] == nil {
+					held[i] = map[string][]int32{}
+				}
+				held[i][topic] = append(held[i][topic], p)
+				parts++
+			}
+		}
+		sum := 0.0
+		for i := range held {
+			share := limit.share(held[i], totals)
+			if len(held[i]) > 0 && share <= 0 {
+				t.Fatalf("rate %v, %v: nothing for %v", limit.perSecond, totals, held[i])
+			}
+			sum += share
+		}
+		want := limit.perSecond
+		if want >= float64(parts) {
+			want = float64(int(want))
+		}
+		if sum > limit.perSecond*(1+1e-12) || sum < want*(1-1e-12) {
+			t.Fatalf("rate %v, %v: the shares add up to %v", limit.perSecond, totals, sum)
+		}
+	}
+	if got := (rateLimit{perSecond: 200}).share(map[string][]int32{"a": {5}, "gone": {0}}, map[string]int32{"a": 3}); got != 0 {
+		t.Errorf("partitions that the plan does not have are worth %v", got)
+	}
+}
+
+func TestShareFollowsTheAssignment(t *testing.T) {
+	s := newSimulated()
+	s.sync(t, planOf12, 0, 1, 2)
+	if got := s.after(5900 * time.Millisecond).perSecond(); got != 0 {
+		t.Errorf("requests of the former owner may still count, and there are %v per second", got)
+	}
+	if got := s.after(100 * time.Millisecond).perSecond(); got != 50 {
+		t.Errorf("3 of 12 partitions: %v per second", got)
+	}
+	s.JoinGroupMetadata([]string{simTopic}, map[string][]int32{simTopic: {0, 1}}, 3)
+	if got := s.perSecond(); got != 33 || !s.joining() {
+		t.Errorf("when a partition was given up: %v per second", got)
+	}
+	s.sync(t, `{"generation":4,"partitions":{"calls":24}}`, 0, 1)
+	if got := s.perSecond(); got != 16 || s.joining() {
+		t.Errorf("2 of 24 partitions: %v per second", got)
+	}
+	// Members that have not heard of the 24 may work by 12 until their leases end.
+	s.sync(t, `{"generation":5,"partitions":{"calls":24}}`, 0, 1, 2)
+	if got := s.after(15900 * time.Millisecond).perSecond(); got != 16 {
+		t.Errorf("before the leases have ended: %v per second", got)
+	}
+	if got := s.after(100 * time.Millisecond).perSecond(); got != 25 {
+		t.Errorf("3 of 24 partitions: %v per second", got)
+	}
+	s.close()
+	s.sync(t, planOf12, 0, 1, 2, 3)
+	if got := s.after(time.Minute).perSecond(); got != 0 {
+		t.Errorf("a session that is over has %v per second", got)
+	}
+}
+
+func TestAssignmentWithoutPlanAllowsNothing(t *testing.T) {
+	for _, data := range []string{"", "{}", `{"generation":3}`, "garbage"} {
+		s := newSimulated()
+		s.sync(t, planOf12, 0, 1)
+		s.after(time.Minute).sync(t, data, 0, 1)
+		if s.Valid(s.clock) || s.perSecond() != 0 {
+			t.Errorf("%q: lease %v, %v per second", data, s.Valid(s.clock), s.perSecond())
+		}
+	}
+}
+
+// The leader knows whether members may work by another number of partitions than
+// the one that it plans with.
+func TestPlanSaysWhetherPartitionsAreSettled(t *testing.T) {
+	member := func(id string, generation int32, owned ...int32) kmsg.JoinGroupResponseMember {
+		m := newSimulated()
+		current := map[string][]int32{}
+		if len(owned) > 0 {
+			current[simTopic] = owned
+		}
+		return kmsg.JoinGroupResponseMember{MemberID: id, ProtocolMetadata: m.JoinGroupMetadata([]string{simTopic}, current, generation)}
+	}
+	for name, c := range map[string]struct {
+		before  string // the leader's last plan
+		members []kmsg.JoinGroupResponseMember
+		want    time.Duration
+	}{
+		"all members are new":                    {"", []kmsg.JoinGroupResponseMember{member("a", -1), member("b", -1)}, 0},
+		"the leader is new":                      {"", []kmsg.JoinGroupResponseMember{member("a", -1), member("b", 3, 0, 1)}, 10 * time.Second},
+		"the same number":                        {planOf12, []kmsg.JoinGroupResponseMember{member("a", 3, 2), member("b", 3, 0, 1)}, 0},
+		"another number":                         {`{"generation":3,"partitions":{"calls":11}}`, []kmsg.JoinGroupResponseMember{member("a", 3, 2)}, 10 * time.Second},
+		"the leader missed a generation":         {planOf12, []kmsg.JoinGroupResponseMember{member("a", 3, 2), member("b", 4, 0, 1)}, 10 * time.Second},
+		"not settled before, and no change here": {`{"generation":3,"partitions":{"calls":12},"unsettled_ns":7000000000}`, []kmsg.JoinGroupResponseMember{member("a", 3, 2)}, 7 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSimulated()
+			if c.before != "" {
+				s.sync(t, c.before, 0)
+			}
+			b, topics, err := s.MemberBalancer(c.members)
+			if err != nil || len(topics) != 1 {
+				t.Fatal(topics, err)
+			}
+			b.(kgo.GroupMemberBalancerInfo).SetBalanceInfo(kgo.BalanceInfo{Generation: 5})
+			into, err := b.(kgo.GroupMemberBalancerOrError).BalanceOrError(map[string]int32{simTopic: 12})
+			if err != nil {
+				t.Fatal(err)
+			}
+			assignments := into.IntoSyncAssignment()
+			if len(assignments) != len(c.members) {
+				t.Fatalf("%d assignments for %d members", len(assignments), len(c.members))
+			}
+			for _, a := range assignments {
+				plan, err := parsePlan(a.MemberAssignment)
+				if err != nil || plan.Generation != 5 || plan.Partitions[simTopic] != 12 || plan.Unsettled != c.want {
+					t.Errorf("%s: %+v, %v, want %v", a.MemberID, plan, err, c.want)
+				}
+			}
+		})
+	}
+}

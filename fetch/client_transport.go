@@ -1,0 +1,52 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"time"
+)
+
+// newTransport returns the client's own pool of connections.
+//
+// HTTP/1.1 only. Over HTTP/2 all requests would share one connection: a lost
+// packet delays all of them, a lost connection fails all of them, and Go's
+// HTTP/2 sends requests again by itself when a server winds a connection down.
+//
+// No proxy, whatever the environment says: over plain HTTP it would read the
+// UserSig, and a simulator on this machine is not reachable through one.
+func newTransport(cfg ClientConfig) *http.Transport {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Protocols:           &protocols,
+		Proxy:               nil,
+		DialContext:         dialer{&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}}.dial,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: cfg.Timeout,
+		// By default Go keeps two idle connections per host: each further request
+		// of a burst would open one and throw it away.
+		MaxIdleConnsPerHost: cfg.Concurrency,
+		MaxConnsPerHost:     cfg.Concurrency,
+		IdleConnTimeout:     time.Minute,
+		// Responses are small, so compression gains nothing; and a small compressed
+		// body can be a huge one.
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+// dialer opens connections of which nothing is left once they are closed.
+type dialer struct{ *net.Dialer }
+
+// dial makes a close reset the connection. Otherwise the kernel would go on
+// sending a request that has timed out for minutes after the close, and the API
+// would count it when the limiter does not any more.
+func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := d.DialContext(ctx, network, address)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // fails only on a connection that is gone already
+	}
+	return conn, err
+}
