@@ -32,4 +32,6 @@ type Response struct {
 	// EscalateAfter is, for a few Retry codes, the number of such answers in a row
 	// for one CallId after which they mean AccountRejected; 0 for all others.
 	EscalateAfter int
+	// Lockout is for how long the API refuses every request of the account.
+	Lockout time.Duration
 }

@@ -43,7 +43,7 @@ var verdicts = [...]struct {
 	NotYet:          {"not_yet", true, true, "requested again until the not-found window is over, then a dead letter"},
 	Retry:           {"retry", true, false, "requested again with back-off; a dead letter only if the call fails for the whole retry window while others succeed"},
 	Throttled:       {"throttled", false, false, "all lookups pause for as long as the API asks, or 1 to 5 s"},
-	AccountRejected: {"account_rejected", false, false, "lookups pause until the API accepts the account again; a probe asks from time to time"},
+	AccountRejected: {"account_rejected", true, false, "lookups pause until the API accepts the account again; a probe asks from time to time"},
 	Rejected:        {"rejected", true, false, "a dead letter"},
 	Unknown:         {"unknown_code", true, false, "requested again with back-off, five times, then a dead letter if other calls succeed meanwhile"},
 }
@@ -61,3 +61,7 @@ func (v Verdict) Good() bool { return verdicts[v].good }
 
 // Effect returns what happens on this verdict, in words.
 func (v Verdict) Effect() string { return verdicts[v].effect }
+
+// Bad reports whether the verdict shows that the API does not work, or does not
+// accept the account, at least for this call.
+func (v Verdict) Bad() bool { return v == Retry || v == AccountRejected || v == Unknown }

@@ -1,0 +1,163 @@
+package lookup
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"enricher/fetch"
+)
+
+// request is one request in flight.
+type request struct {
+	kind    requestKind
+	callID  string
+	call    *call // of a request for a call
+	round   int   // of the guard, when it began
+	started time.Time
+}
+
+type requestKind uint8
+
+const (
+	forCall  requestKind = iota // for a call that events wait for
+	forProbe                    // for a call that does not exist: does the API work?
+	forScout                    // for a call whose event is not in flight yet: does the API have records?
+)
+
+// response is what came of one request.
+type response struct {
+	request
+	fetch.Response
+	ended time.Time
+	panic string // not "": the request panicked, with its stack
+}
+
+// startRequests starts every request that may start now, and returns how long
+// to wait until the next may.
+func (s *Scheduler) startRequests(ctx context.Context) time.Duration {
+	for !s.draining {
+		now := time.Now() // again for every request: the process may have been frozen
+		s.startScout(ctx, now)
+		r, wait := s.next(now)
+		switch {
+		case wait > 0:
+			return wait
+		case !s.Lease.Valid(now):
+			return leaseCheckInterval
+		case s.inFlight >= s.Concurrency:
+			return idleWait // until a response comes
+		}
+		if ok, wait := s.Limiter.Reserve(now); !ok {
+			return wait
+		}
+		s.request(ctx, &r)
+	}
+	return idleWait
+}
+
+// next returns the request whose turn it is, or how long it is until one's turn.
+func (s *Scheduler) next(now time.Time) (request, time.Duration) {
+	r := request{started: now, round: s.guard.Round()}
+	if s.breaker.Paused() {
+		s.watchSecret(now)
+		r.kind, r.callID = forProbe, fetch.ProbeCallID
+		return r, min(s.breaker.ProbeDelay(now), secretCheckInterval)
+	}
+	if s.scouted != "" {
+		r.kind, r.callID = forScout, s.scouted
+		return r, 0
+	}
+	c, wait := s.nextCall(now)
+	if c == nil {
+		if !s.scouting && s.Scout != nil {
+			wait = min(wait, s.guard.ScoutDelay(now))
+		}
+		return r, wait
+	}
+	r.call, r.callID = c, c.id
+	return r, 0
+}
+
+// nextCall returns the call whose turn it is, or how long it is until one's turn.
+func (s *Scheduler) nextCall(now time.Time) (*call, time.Duration) {
+	for {
+		c, wait := s.queue.next(now)
+		if c == nil || c.unpaused == 0 {
+			return c, wait
+		}
+		left := c.unpaused - s.breaker.Unpaused(c.unpausedSince, now)
+		if left <= 0 {
+			return c, 0
+		}
+		s.queue.move(c, now.Add(left))
+	}
+}
+
+// watchSecret checks the key from time to time while lookups are paused: a new one
+// may be what the API waits for.
+func (s *Scheduler) watchSecret(now time.Time) {
+	if now.Before(s.nextSecret) {
+		return
+	}
+	s.nextSecret = now.Add(secretCheckInterval)
+	if s.API.SecretChanged(now) {
+		s.Log.Info("secret key changed, probing now")
+		s.breaker.ProbeNow(now)
+	}
+}
+
+// startScout reads an event ahead if it is time for it.
+func (s *Scheduler) startScout(ctx context.Context, now time.Time) {
+	if s.scouting || s.Scout == nil || s.breaker.Paused() || s.guard.ScoutDelay(now) > 0 {
+		return
+	}
+	s.scouting = true
+	s.requests.Go(func() {
+		var m scouted
+		m.callID, m.ok = s.Scout.Next(ctx)
+		s.inbox.Put(message{scouted: &m})
+	})
+}
+
+// onScouted takes in the event that was read ahead.
+func (s *Scheduler) onScouted(m *scouted, now time.Time) {
+	if _, known := s.calls[m.callID]; !m.ok || known {
+		s.scouting = false
+		s.guard.ScoutFailed(now)
+		return
+	}
+	s.scouted = m.callID
+}
+
+// request starts a request.
+func (s *Scheduler) request(ctx context.Context, q *request) {
+	switch q.kind {
+	case forProbe:
+		s.breaker.ProbeSent()
+	case forScout:
+		s.scouted = ""
+	case forCall:
+		s.queue.take(q.call)
+		s.lookingUp += len(q.call.waiters)
+	}
+	s.inFlight++
+	s.Metrics.Requests.Inc()
+	s.requests.Go(func() {
+		r := &response{request: *q}
+		defer func() {
+			if v := recover(); v != nil {
+				r.panic = fmt.Sprintf("panic: %v\n%s", v, debug.Stack())
+			}
+			r.ended = time.Now()
+			s.inbox.Put(message{response: r})
+		}()
+		sent := q.started
+		r.Response = s.API.Lookup(ctx, q.callID, func() {
+			sent = time.Now()
+			s.Limiter.Sent(sent)
+		})
+		s.Limiter.Responded(sent, time.Now())
+	})
+}
