@@ -10,8 +10,8 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// BenchmarkLookup is one lookup, client and simulator in this process: over
-// TCP on this machine, and in memory, which leaves the network's share out.
+// BenchmarkLookup measures one request, with client and simulator in one process:
+// over TCP, and in memory, without the network's share.
 func BenchmarkLookup(b *testing.B) {
 	b.Run("tcp", func(b *testing.B) {
 		server, err := fetchtest.Listen(fetchtest.New(fetchtest.Config{}))

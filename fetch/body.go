@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// maxBody bounds an answer's body in memory. A real one has about 500 bytes.
+	// maxBody bounds a response's body in memory. A real one has about 500 bytes.
 	maxBody = 1 << 20
-	// maxDrain bounds what is read of a body that nobody needs: a short one is
-	// read to its end so that the connection can be used again, a longer one
-	// costs the connection.
+	// maxDrain bounds what is read of a body that is not needed: a short one is
+	// read to its end, so that the connection can be reused; a longer one costs the
+	// connection.
 	maxDrain = 64 << 10
 )
 
-// envelope is the API's answer.
+// envelope is the body of a response.
 type envelope struct {
 	code      int
 	info      string
@@ -30,8 +30,8 @@ type envelope struct {
 	record    *schemas.CallRecord // nil: none was sent
 }
 
-// strictEnvelope is the answer as documented. Almost every answer decodes into
-// it, in one pass.
+// strictEnvelope is a body as documented. Almost every body decodes into it, in
+// one pass.
 type strictEnvelope struct {
 	ErrorCode *int   `json:"ErrorCode"`
 	ErrorInfo string `json:"ErrorInfo"`
@@ -41,8 +41,8 @@ type strictEnvelope struct {
 	} `json:"Response"`
 }
 
-// looseEnvelope is what else is accepted: numbers as strings and the reverse, and
-// placeholders where a failure has no record.
+// looseEnvelope is what else is accepted: numbers as strings and strings as
+// numbers, and placeholders where a failure has no record.
 type looseEnvelope struct {
 	ErrorCode looseInt      `json:"ErrorCode"`
 	ErrorInfo looseText     `json:"ErrorInfo"`
@@ -50,7 +50,7 @@ type looseEnvelope struct {
 	Response  looseResponse `json:"Response"`
 }
 
-// looseResponse holds the record, or nothing if the field is absent, null, or no
+// looseResponse holds the record, or nil if the field is absent, null or not an
 // object.
 type looseResponse struct{ record *schemas.CallRecord }
 
@@ -71,7 +71,7 @@ func (r *looseResponse) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(body.CallRecord, r.record)
 }
 
-// looseInt is an integer that may come as a string. given is false when it was
+// looseInt is an integer that may come as a string. given is false if it was
 // absent or null.
 type looseInt struct {
 	value int
@@ -96,7 +96,7 @@ func (n *looseInt) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// looseText is a text; anything else becomes its JSON, null becomes "".
+// looseText is a string; other values become their JSON, null becomes "".
 type looseText string
 
 func (t *looseText) UnmarshalJSON(b []byte) error {
@@ -109,19 +109,18 @@ func (t *looseText) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// decodeEnvelope reads an answer's body. The error says in words why it is none,
-// and quotes nothing of it: what a stranger's error page repeats of the request
-// is not known.
+// decodeEnvelope decodes a body. Its errors quote nothing of the body: the error
+// page of a gateway may repeat the request.
 func decodeEnvelope(body []byte) (envelope, error) {
 	var e envelope
 	trimmed := bytes.TrimLeft(body, " \t\r\n")
 	switch {
 	case len(trimmed) == 0:
-		return e, errors.New("the answer's body is empty")
+		return e, errors.New("response body is empty")
 	case trimmed[0] == '<':
-		return e, fmt.Errorf("the answer is a page of HTML or XML (%d bytes), not JSON", len(body))
+		return e, fmt.Errorf("response is HTML or XML, not JSON (%d bytes)", len(body))
 	case trimmed[0] != '{':
-		return e, fmt.Errorf("the answer is no JSON object (%d bytes)", len(body))
+		return e, fmt.Errorf("response is not a JSON object (%d bytes)", len(body))
 	}
 	var strict strictEnvelope
 	if err := json.Unmarshal(body, &strict); err == nil && strict.ErrorCode != nil {
@@ -129,27 +128,26 @@ func decodeEnvelope(body []byte) (envelope, error) {
 	} else {
 		var loose looseEnvelope
 		if err := json.Unmarshal(body, &loose); err != nil {
-			return e, fmt.Errorf("the answer cannot be decoded: %w", err)
+			return e, fmt.Errorf("response cannot be decoded: %w", err)
 		}
 		if !loose.ErrorCode.given {
-			return e, errors.New("the answer has no ErrorCode")
+			return e, errors.New("response has no ErrorCode")
 		}
 		e = envelope{loose.ErrorCode.value, string(loose.ErrorInfo), string(loose.RequestID), loose.Response.record}
 	}
 	if e.record != nil && e.record.CallID == "" {
-		e.record = nil // {}: a placeholder too
+		e.record = nil // {} is a placeholder, too
 	}
 	return e, nil
 }
 
-var errTooLarge = fmt.Errorf("the answer's body is over %d bytes long", maxBody)
+var errTooLarge = fmt.Errorf("response body exceeds %d bytes", maxBody)
 
-// buffers holds bodies while they are decoded; a decoded record shares nothing
-// with them.
+// buffers holds buffers for bodies. A decoded record shares no memory with them.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
-// readBody reads a body to its end, into buf's room if that suffices. The
-// returned slice replaces buf's.
+// readBody reads a body to its end into buf, which may grow. The returned slice
+// replaces buf.
 func readBody(resp *http.Response, buf []byte) ([]byte, error) {
 	if resp.ContentLength > maxBody {
 		return buf, errTooLarge
@@ -171,7 +169,7 @@ func readBody(resp *http.Response, buf []byte) ([]byte, error) {
 	}
 }
 
-// drain reads what is left of a body that nobody needs.
+// drain reads the rest of a body that is not needed.
 func drain(resp *http.Response) {
 	if resp.ContentLength <= maxDrain {
 		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain+1)
@@ -193,7 +191,7 @@ func appendRequestBody(b []byte, callID string) []byte {
 		b = append(b, callID...)
 		b = append(b, '"')
 	} else {
-		text, _ := json.Marshal(callID) // a string always has a JSON form
+		text, _ := json.Marshal(callID) // cannot fail for a string
 		b = append(b, text...)
 	}
 	return append(b, '}')

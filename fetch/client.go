@@ -3,6 +3,7 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,43 +19,44 @@ import (
 	"time"
 )
 
-// minTimeout: the API's backend gives up after 3 s; a client that does so first
-// would throw away answers that are on their way.
+// minTimeout is when the API's own backend times out. A client that gives up
+// before would miss responses that are about to come.
 const minTimeout = 3 * time.Second
 
-// ClientConfig is what a Client needs. Fields without a default must be set.
+// ClientConfig configures a Client. Fields without a default must be set.
 type ClientConfig struct {
-	// BaseURL is where the API is, without the command's path: see RegionURL.
+	// BaseURL is the URL of the API without the command's path; see RegionURL.
 	BaseURL string
-	// Insecure allows plain http to hosts other than this machine.
+	// Insecure allows plain HTTP to hosts other than localhost.
 	Insecure bool
 	// SDKAppID is the app, 1 to 4294967295.
 	SDKAppID int
-	// Identifier is the account to sign for; it must be an administrator of
-	// the app. Default: administrator.
+	// Identifier is the account that signs the requests; it must be an
+	// administrator of the app. Default: administrator.
 	Identifier string
-	// Key signs.
+	// Key is the app's secret key.
 	Key *SecretKey
-	// Timeout bounds one request, connecting and reading included; over 3 s.
-	// Default: 5 s.
+	// Timeout is that of one request, with connecting and reading; it must exceed
+	// 3 s. Default: 5 s.
 	Timeout time.Duration
-	// Concurrency is the number of connections, and of idle ones kept for the
-	// next requests; more lookups than that wait for one. Default: 256.
+	// Concurrency is the maximum number of connections, and of idle ones that are
+	// kept; further requests wait for one. Default: 256.
 	Concurrency int
-	// Transport sends the requests. It must send each at most once. Default: a
-	// pool of HTTP/1.1 connections of the client's own.
+	// Transport sends the requests. It must send each at most once. Default: the
+	// client's own pool of HTTP/1.1 connections.
 	Transport http.RoundTripper
 	// UserAgent names this program to the API. Default: enricher.
 	UserAgent string
 }
 
-// Client sends lookups. It is safe for use by many goroutines.
+// Client sends requests to the call-record API. It is safe for use by many
+// goroutines.
 type Client struct {
 	signer    *signer
 	red       *redactor
 	key       *SecretKey
 	timeout   time.Duration
-	timedOut  error // the cause of a context whose attempt took too long
+	timedOut  error // the cause of a context whose request took too long
 	transport http.RoundTripper
 	close     func()
 
@@ -62,8 +64,8 @@ type Client struct {
 	template *http.Request // copied for every request; its header is shared and only read
 }
 
-// NewClient checks cfg and reports everything that is wrong with it at once. It
-// opens no connection.
+// NewClient returns a client, or an error that names everything that is wrong
+// with cfg. It opens no connection.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Identifier == "" {
 		cfg.Identifier = "administrator"
@@ -86,7 +88,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		problems = append(problems, errors.New("secret key: missing"))
 	}
 	if cfg.Timeout <= minTimeout {
-		problems = append(problems, fmt.Errorf("time-out %v: must exceed %v, after which the API's backend gives up itself", cfg.Timeout, minTimeout))
+		problems = append(problems, fmt.Errorf("timeout %v: must exceed %v, when the API's own backend times out", cfg.Timeout, minTimeout))
 	}
 	if cfg.Concurrency < 1 {
 		problems = append(problems, fmt.Errorf("concurrency %d: must be at least 1", cfg.Concurrency))
@@ -101,7 +103,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		red:       red,
 		key:       cfg.Key,
 		timeout:   cfg.Timeout,
-		timedOut:  fmt.Errorf("no complete answer within %v", cfg.Timeout),
+		timedOut:  fmt.Errorf("request timed out after %v", cfg.Timeout),
 		transport: cfg.Transport,
 		close:     func() {},
 		url:       *base,
@@ -125,18 +127,18 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-// Close closes the connections that are idle. Lookups under way go on.
+// Close closes idle connections. Requests in flight go on.
 func (c *Client) Close() { c.close() }
 
-// SecretChanged reports, once per change, that the secret key is another one
-// than when it was last asked: a gate that is shut for a wrong key may probe at
-// once. It looks at the key's file at most once a second.
+// SecretChanged reports, once per change, that the secret key is another one, so
+// that a probe can be sent at once. It reads the key's file at most once a
+// second.
 func (c *Client) SecretChanged(now time.Time) bool { return c.key.Changed(now) }
 
-// Lookup asks for the record of callID with one request, or none if ctx is done
-// already, and never with two. Whatever goes wrong is in the Response.
+// Lookup requests the record of callID. It sends at most one request, and none
+// if ctx is done already. Failures are in the Response.
 //
-// sent, which may be nil, is called exactly once: when the request is fully
+// sent, which may be nil, is called exactly once: when the request has been
 // written, at the latest just before Lookup returns. It may run on another
 // goroutine and must not block.
 func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Response {
@@ -144,46 +146,55 @@ func (c *Client) Lookup(ctx context.Context, callID string, sent func()) Respons
 }
 
 func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Response {
-	defer at.tellSent()
+	defer at.reportSent()
 	defer func() {
-		if v := recover(); v != nil { // it goes on, without a secret in it; the stack stays whole
+		if v := recover(); v != nil { // panic again, without a secret in the text; the stack stays whole
 			panic(c.red.clean(fmt.Sprint(v), maxMessage))
 		}
 	}()
 	if ctx.Err() != nil {
-		return c.seal(cancelled(ctx))
+		return c.redact(cancelledResponse(ctx))
 	}
 	sig, err := c.signer.get(time.Now())
 	if err != nil {
-		return c.seal(Response{Verdict: AccountRejected, Label: labelNoSignature, Message: err.Error(), ProbeEvery: accountProbeInterval})
+		return c.redact(noSignature.response(err.Error()))
 	}
-	return c.finish(c.ask(ctx, callID, sig, at), sig)
+	r := c.roundTrip(ctx, callID, sig, at)
+	c.applyToSigner(&r, sig)
+	return c.redact(r)
 }
 
-// ask sends the request and reads the answer.
-func (c *Client) ask(parent context.Context, callID string, sig *signature, at *attempt) Response {
+// roundTrip sends the request and reads the response.
+func (c *Client) roundTrip(parent context.Context, callID string, sig *signature, at *attempt) Response {
 	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, c.timedOut)
 	defer cancel()
 	at.trace.WroteRequest = at.wroteRequest
-	req := c.request(httptrace.WithClientTrace(ctx, &at.trace), callID, sig)
+	req := c.newRequest(httptrace.WithClientTrace(ctx, &at.trace), callID, sig)
 
 	// The transport is called directly, not through an http.Client: that would
 	// follow redirects, and its errors quote the signed URL.
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
-		return c.failed(ctx, at, err)
+		return c.transportError(ctx, at, err)
 	}
 	defer resp.Body.Close()
 	at.resp = resp
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		if resp.StatusCode >= 300 { // a 101 has a body without an end
-			drain(resp)
-		}
-		return judgeStatus(resp, time.Now())
+	r := c.readResponse(ctx, callID, at)
+	if r.Verdict == Throttled {
+		r.RetryAfter = retryAfter(resp.Header, time.Now())
 	}
+	return r
+}
 
+func (c *Client) readResponse(ctx context.Context, callID string, at *attempt) Response {
+	if status := at.resp.StatusCode; status < 200 || status > 299 {
+		if status >= 300 { // a 101 has a body without an end
+			drain(at.resp)
+		}
+		return judgeStatus(status)
+	}
 	buf := buffers.Get().(*[]byte)
-	body, err := readBody(resp, (*buf)[:0])
+	body, err := readBody(at.resp, (*buf)[:0])
 	defer func() {
 		if cap(body) <= maxDrain {
 			*buf = body[:0]
@@ -192,91 +203,91 @@ func (c *Client) ask(parent context.Context, callID string, sig *signature, at *
 	}()
 	switch {
 	case err == nil:
-		return judgeBody(body, callID, resp.Header, time.Now())
+		return judgeBody(body, callID)
 	case errors.Is(err, errTooLarge):
-		return Response{Verdict: Retry, Label: labelBadBody, Message: err.Error()}
+		return badBody.response(err.Error())
 	case errors.Is(err, io.ErrUnexpectedEOF) && ctx.Err() == nil:
-		return Response{Verdict: Retry, Label: labelBadBody, Message: fmt.Sprintf("the answer was cut short after %d bytes", len(body))}
+		return badBody.response(fmt.Sprintf("response cut short after %d bytes", len(body)))
 	}
 	at.reading = true
-	return c.failed(ctx, at, err)
+	return c.transportError(ctx, at, err)
 }
 
-// request makes the one request of a lookup.
-func (c *Client) request(ctx context.Context, callID string, sig *signature) *http.Request {
+func (c *Client) newRequest(ctx context.Context, callID string, sig *signature) *http.Request {
 	u := c.url
 	u.RawQuery = sig.query + strconv.FormatUint(uint64(rand.Uint32()), 10)
 	payload := appendRequestBody(make([]byte, 0, len(callID)+16), callID)
 	req := c.template.WithContext(ctx)
 	req.URL = &u
 	req.ContentLength = int64(len(payload))
-	// This very type: for any other net/http writes header and body in two
-	// packets.
+	// net/http writes header and body in one packet only for this type.
 	req.Body = io.NopCloser(bytes.NewReader(payload))
-	// net/http sends a request again only if it can have the body again and
-	// either not one byte of it was written (a kept connection turned out to be
-	// dead) or the method is idempotent, which POST is not. So this costs no
-	// second request, and saves an attempt.
+	// net/http sends a request again only if GetBody is set and either no byte was
+	// written (an idle connection turned out to be dead) or the method is
+	// idempotent, which POST is not. So this causes no second request, and saves
+	// an attempt.
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }
 	return req
 }
 
-// failed answers for a request without an answer, or with one that broke off.
-func (c *Client) failed(ctx context.Context, at *attempt, err error) Response {
+// transportError returns the response for a request without a response, or with
+// one that broke off.
+func (c *Client) transportError(ctx context.Context, at *attempt, err error) Response {
 	var netErr net.Error
 	switch {
 	case errors.Is(context.Cause(ctx), c.timedOut):
-		return Response{Verdict: Retry, Label: labelTimeout, Message: c.timedOut.Error() + ": " + at.phase()}
+		return timeout.response(c.timedOut.Error() + ": " + at.phase())
 	case ctx.Err() != nil:
-		return cancelled(ctx)
+		return cancelledResponse(ctx)
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return Response{Verdict: Retry, Label: labelTimeout, Message: at.phase() + ": " + err.Error()}
+		return timeout.response(at.phase() + ": " + err.Error())
 	}
-	return Response{Verdict: Retry, Label: labelNetwork, Message: at.phase() + ": " + err.Error()}
+	return network.response(at.phase() + ": " + err.Error())
 }
 
-func cancelled(ctx context.Context) Response {
-	return Response{Verdict: Retry, Label: labelCancelled, Message: "the lookup was given up: " + context.Cause(ctx).Error()}
+func cancelledResponse(ctx context.Context) Response {
+	return cancelled.response("request cancelled: " + context.Cause(ctx).Error())
 }
 
-// finish tells the signer what the answer means for the UserSig, and settles the
-// verdict of the code that depends on it.
-func (c *Client) finish(a Response, sig *signature) Response {
-	if a.Verdict == AccountRejected || a.EscalateAfter > 0 {
-		// The next request, most likely a probe, signs anew, so that a cause
-		// mended meanwhile is not held up by a UserSig from before.
-		defer c.signer.drop(sig)
+// applyToSigner applies what the response says about the UserSig to the signer,
+// and sets the verdict of the codes that depend on earlier responses (Resign).
+func (c *Client) applyToSigner(r *Response, sig *signature) {
+	if r.Verdict == AccountRejected || r.Verdict == Unknown {
+		// The UserSig may be what the API rejects, also with a code that is not in
+		// the table.
+		defer c.signer.renew(sig, time.Now())
 	}
-	switch a.Verdict {
-	case Found, NotYet:
+	if r.Verdict.Good() {
 		c.signer.accepted(sig)
-	case AccountRejected:
-		if row, known := codeByNumber[a.Code]; known && row.Resign && !c.signer.expired(sig) {
-			a.Verdict, a.ProbeEvery = Retry, 0
-		}
-		if err := c.key.Err(); err != nil {
-			a.Message += "; besides, the secret key cannot be read again: " + err.Error()
-		}
 	}
-	return c.seal(a)
+	if r.Verdict != AccountRejected {
+		return
+	}
+	if row, known := codeByNumber[r.Code]; known && row.Resign && !c.signer.expired(sig) {
+		r.Verdict = Retry
+	}
+	if err := c.key.Err(); err != nil {
+		r.Message += "; besides, the secret key cannot be read again: " + err.Error()
+	}
 }
 
-// seal is the way out: no text leaves the package but through here.
-func (c *Client) seal(a Response) Response {
-	a.Message = c.red.clean(a.Message, maxMessage)
-	a.RequestID = c.red.clean(a.RequestID, maxRequestID)
-	return a
+// redact removes secrets from the texts of a response. Every response leaves the
+// package through it.
+func (c *Client) redact(r Response) Response {
+	r.Message = c.red.clean(r.Message, maxMessage)
+	r.RequestID = c.red.clean(r.RequestID, maxRequestID)
+	return r
 }
 
-// attempt is what one lookup notes on its way.
+// attempt is the progress of one request.
 type attempt struct {
 	sent  func()
 	once  sync.Once
 	trace httptrace.ClientTrace
 	wrote atomic.Bool
 
-	// Of the lookup's goroutine only:
-	reading bool           // of the answer's body
+	// Only the goroutine of Lookup uses these.
+	reading bool           // the body broke off while it was read
 	resp    *http.Response // nil: none came
 }
 
@@ -284,23 +295,52 @@ type attempt struct {
 func (at *attempt) wroteRequest(info httptrace.WroteRequestInfo) {
 	if info.Err == nil {
 		at.wrote.Store(true)
-		at.tellSent()
+		at.reportSent()
 	}
 }
 
-func (at *attempt) tellSent() {
+func (at *attempt) reportSent() {
 	if at.sent != nil {
 		at.once.Do(at.sent)
 	}
 }
 
-// phase says how far the request came, for the message.
+// phase returns how far the request came, for the message.
 func (at *attempt) phase() string {
 	switch {
 	case at.reading:
-		return "reading the answer"
+		return "reading the response"
 	case at.wrote.Load():
-		return "waiting for the answer"
+		return "waiting for the response"
 	}
 	return "connecting or sending"
+}
+
+// newTransport returns the client's own pool of connections.
+//
+// HTTP/1.1 only. Over HTTP/2 all requests would share one connection: a lost
+// packet delays all of them, a lost connection fails all of them, and Go's
+// HTTP/2 sends requests again by itself when a server winds a connection down.
+//
+// No proxy, whatever the environment says: over plain HTTP it would read the
+// UserSig, and a simulator on this machine is not reachable through one.
+func newTransport(cfg ClientConfig) *http.Transport {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Protocols:           &protocols,
+		Proxy:               nil,
+		DialContext:         (&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: cfg.Timeout,
+		// By default Go keeps two idle connections per host: each further request
+		// of a burst would open one and throw it away.
+		MaxIdleConnsPerHost: cfg.Concurrency,
+		MaxConnsPerHost:     cfg.Concurrency,
+		IdleConnTimeout:     time.Minute,
+		// Responses are small, so compression gains nothing; and a small compressed
+		// body can be a huge one.
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
 }

@@ -17,16 +17,16 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// TestEveryCode asks for each row of the error table, and for a code that is
-// not in it.
-func TestEveryCode(t *testing.T) {
+// Every code of the error table, and one that is not in it, gets the verdict that
+// is written down here a second time.
+func TestEveryCodeHasItsVerdict(t *testing.T) {
 	want := map[string]fetch.Verdict{"other": fetch.Unknown}
 	for class, codes := range map[fetch.Verdict][]int{
 		fetch.NotYet:    {101050},
-		fetch.Retry:     {101001, 60008, 60013, 60014, 70169, 70500, 60004, 60005, 70001},
+		fetch.Retry:     {101001, 60008, 60013, 60014, 70169, 70500, 10002, 20004, 20005, 30006, 40006, 50004, 90992, 90994, 90995, 91000, 70001, 70052},
 		fetch.Throttled: {60007, 60011, 60018, 60019},
-		fetch.AccountRejected: {60002, 60006, 60009, 60010, 60012, 60016, 60017, 60020, 60021, 60025, 60026, 60027, 60028, 70003, 70009,
-			70013, 70014, 70015, 70016, 70017, 70018, 70019, 70020, 70050, 70051, 70107},
+		fetch.AccountRejected: {60002, 60004, 60005, 60006, 60009, 60010, 60012, 60016, 60017, 60020, 60021, 60025, 60026, 60027, 60028, 70002, 70003, 70005, 70009,
+			70013, 70014, 70015, 70016, 70017, 70018, 70019, 70020, 70050, 70051, 70107, 70114, 70403},
 		fetch.Rejected: {60003, 60015, 101002, 70402},
 	} {
 		for _, c := range codes {
@@ -42,7 +42,7 @@ func TestEveryCode(t *testing.T) {
 			api := fetchtest.New(fetchtest.Config{})
 			c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
 			api.Script("id", fetchtest.CodeInfo(row.Code, "what the API has to say"))
-			a := lookup(t, c, api, "id")
+			a := send(t, c, api, "id")
 			if a.Code != row.Code || a.Verdict != want[a.Label] {
 				t.Errorf("%+v", a)
 			}
@@ -54,21 +54,18 @@ func TestEveryCode(t *testing.T) {
 			if row.Name != "" && (row.Meaning == "" || row.Source == "") {
 				t.Error("the row lacks meaning or source")
 			}
-			if row.Code == 70050 && a.ProbeEvery != time.Minute {
-				t.Errorf("locked out: probe every %v", a.ProbeEvery)
+			if (row.Code == 70050) != (a.Lockout == time.Minute) {
+				t.Errorf("locked out for %v", a.Lockout)
 			}
-			if (row.Code == 60004 || row.Code == 60005) != (a.EscalateAfter == 3) {
-				t.Errorf("EscalateAfter %d", a.EscalateAfter)
-			}
-			if next := lookup(t, c, api, "id"); next.Verdict != fetch.Found {
+			if next := send(t, c, api, "id"); next.Verdict != fetch.Found {
 				t.Errorf("afterwards: %+v", next)
 			}
 		})
 	}
 }
 
-// TestEveryStatus asks with each HTTP status there is; the body says all is well.
-func TestEveryStatus(t *testing.T) {
+// An HTTP status outside 200–299 decides, even if the body holds a record.
+func TestEveryStatusHasItsVerdict(t *testing.T) {
 	verdict := func(status int) fetch.Verdict {
 		switch {
 		case status == 429:
@@ -86,7 +83,7 @@ func TestEveryStatus(t *testing.T) {
 		_, _ = w.Write([]byte(`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":5}}}`))
 	}))})
 	for status = 200; status < 600; status++ {
-		a := lookup(t, c, nil, "id")
+		a := send(t, c, nil, "id")
 		if status < 300 {
 			if a.Verdict != fetch.Found {
 				t.Errorf("%d: %+v", status, a)
@@ -99,7 +96,7 @@ func TestEveryStatus(t *testing.T) {
 	}
 }
 
-func TestRetryAfter(t *testing.T) {
+func TestRetryAfterIsReadAndCapped(t *testing.T) {
 	api := fetchtest.New(fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
 	for header, want := range map[string]time.Duration{
@@ -108,14 +105,14 @@ func TestRetryAfter(t *testing.T) {
 		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat): 0,
 	} {
 		api.Script("id", fetchtest.TooManyRequests(header))
-		if a := lookup(t, c, api, "id"); a.Verdict != fetch.Throttled || a.RetryAfter != want {
+		if a := send(t, c, api, "id"); a.Verdict != fetch.Throttled || a.RetryAfter != want {
 			t.Errorf("Retry-After %q: %v, want %v", header, a.RetryAfter, want)
 		}
 	}
 }
 
-// TestBodies is every kind of body that comes with HTTP 200.
-func TestBodies(t *testing.T) {
+// Every kind of body that comes with HTTP 200.
+func TestEveryKindOfBodyHasItsVerdict(t *testing.T) {
 	const record = `"CallId":"id","Caller_Account":"a","StartTime":1,"EndTime":5`
 	for name, c := range map[string]struct {
 		body    string
@@ -134,8 +131,8 @@ func TestBodies(t *testing.T) {
 		"ended before 1970": {`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":-1}}}`, fetch.NotYet, "not_ended", "end time"},
 		"empty":             {"", fetch.Retry, "bad_body", "empty"},
 		"HTML":              {"<html></html>", fetch.Retry, "bad_body", "HTML"},
-		"text":              {"upstream timed out", fetch.Retry, "bad_body", "no JSON"},
-		"list":              {"[]", fetch.Retry, "bad_body", "no JSON object"},
+		"text":              {"upstream timed out", fetch.Retry, "bad_body", "not a JSON object"},
+		"list":              {"[]", fetch.Retry, "bad_body", "not a JSON object"},
 		"no code":           {"{}", fetch.Retry, "bad_body", "no ErrorCode"},
 		"code no number":    {`{"ErrorCode":"none"}`, fetch.Retry, "bad_body", "not an integer"},
 		"times no numbers":  {`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":"noon"}}}`, fetch.Retry, "bad_body", "cannot be decoded"},
@@ -145,7 +142,7 @@ func TestBodies(t *testing.T) {
 			api := fetchtest.New(fetchtest.Config{})
 			api.SetOutage(fetchtest.Body(name, "application/json", c.body))
 			client := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
-			a := lookup(t, client, api, "id")
+			a := send(t, client, api, "id")
 			if a.Verdict != c.verdict || a.Label != c.label || !strings.Contains(a.Message, c.message) {
 				t.Errorf("%+v", a)
 			}
@@ -156,7 +153,8 @@ func TestBodies(t *testing.T) {
 	}
 }
 
-// TestTransportFaults is everything that can break on the way, over TCP.
+// Everything that can break on the way over TCP costs one request, and the next
+// one succeeds.
 func TestTransportFaults(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault fetchtest.Fault
@@ -173,10 +171,10 @@ func TestTransportFaults(t *testing.T) {
 			api, server := listen(t, fetchtest.Config{})
 			client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
 			api.Script("id", c.fault)
-			if a := lookup(t, client, api, "id"); a.Label != c.label {
+			if a := send(t, client, api, "id"); a.Label != c.label {
 				t.Errorf("%+v", a)
 			}
-			if a := lookup(t, client, api, "id"); a.Verdict != fetch.Found {
+			if a := send(t, client, api, "id"); a.Verdict != fetch.Found {
 				t.Errorf("afterwards: %+v", a)
 			}
 			if api.Requests() != 2 || api.Strays() != 0 {
@@ -188,11 +186,11 @@ func TestTransportFaults(t *testing.T) {
 		api, server := listen(t, fetchtest.Config{})
 		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
 		api.Script("id", fetchtest.Huge(1<<20))
-		if a := lookup(t, client, api, "id"); a.Label != "no_record" {
+		if a := send(t, client, api, "id"); a.Label != "no_record" {
 			t.Errorf("%+v", a)
 		}
 	})
-	t.Run("nobody there", func(t *testing.T) {
+	t.Run("connection refused", func(t *testing.T) {
 		_, server := listen(t, fetchtest.Config{})
 		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
 		if err := server.Close(); err != nil {
@@ -210,24 +208,25 @@ func TestTransportFaults(t *testing.T) {
 		server.StartTLS()
 		defer server.Close()
 		client := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
-		if a := lookup(t, client, api, "id"); a.Verdict != fetch.Retry || a.Label != "network" || !strings.Contains(a.Message, "certificate") {
+		if a := send(t, client, api, "id"); a.Verdict != fetch.Retry || a.Label != "network" || !strings.Contains(a.Message, "certificate") {
 			t.Errorf("%+v", a)
 		}
 		if api.Requests() != 0 {
-			t.Error("a request went to a server that nobody vouches for")
+			t.Error("a request went to a server with an unknown certificate")
 		}
 	})
 }
 
-// TestTimeout: an attempt ends in time, with the cause and how far it came.
-func TestTimeout(t *testing.T) {
+// A request ends at its timeout or with its context, and the message says how far
+// it came.
+func TestTimeoutAndCancellation(t *testing.T) {
 	for phase, fault := range map[string]fetchtest.Fault{"waiting": fetchtest.Hang(), "reading": fetchtest.HangInBody()} {
 		synctest.Test(t, func(t *testing.T) {
 			api := fetchtest.New(fetchtest.Config{})
 			api.SetOutage(fault)
 			c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api), Timeout: 4 * time.Second})
 			start := time.Now()
-			a := lookup(t, c, api, "id")
+			a := send(t, c, api, "id")
 			if a.Label != "timeout" || !strings.Contains(a.Message, "4s") || !strings.Contains(a.Message, phase) {
 				t.Errorf("%+v", a)
 			}
@@ -237,18 +236,18 @@ func TestTimeout(t *testing.T) {
 
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("the process ends"))
 			defer cancel()
-			if a := lookupContext(t, ctx, c, api, "id"); a.Label != "cancelled" || !strings.Contains(a.Message, "the process ends") {
+			if a := sendContext(t, ctx, c, api, "id"); a.Label != "cancelled" || !strings.Contains(a.Message, "the process ends") {
 				t.Errorf("cancelled: %+v", a)
 			}
-			if a := lookupContext(t, ctx, c, api, "id"); a.Label != "cancelled" || api.Requests() != 2 {
+			if a := sendContext(t, ctx, c, api, "id"); a.Label != "cancelled" || api.Requests() != 2 {
 				t.Errorf("cancelled before: %+v, %d requests", a, api.Requests())
 			}
 		})
 	}
 }
 
-// TestConnectionsAreReused: a hundred lookups at a time, twenty times, over a
-// hundred connections; failures that are read to their end cost none.
+// Twenty rounds of a hundred concurrent requests use a hundred connections;
+// failures whose body was read to its end cost none.
 func TestConnectionsAreReused(t *testing.T) {
 	api, server := listen(t, fetchtest.Config{Latency: func(string) time.Duration { return time.Millisecond }, Misbehave: []fetchtest.Chance{
 		{Percent: 10, Fault: fetchtest.BadGateway()}, {Percent: 10, Fault: fetchtest.HTML()}, {Percent: 10, Fault: fetchtest.Named("call_backend_busy")},
@@ -267,36 +266,34 @@ func TestConnectionsAreReused(t *testing.T) {
 	if api.Requests() != 2000 {
 		t.Errorf("%d requests", api.Requests())
 	}
-	// When a server closes idle connections, no lookup is sent twice, and new
-	// connections are made.
+	// If the server closes idle connections, no request is sent twice.
 	server.DropIdle()
 	for i := range 200 {
-		lookup(t, c, api, fmt.Sprint("again-", i))
+		send(t, c, api, fmt.Sprint("again-", i))
 	}
 	if n := api.Requests(); n > 2200 || n < 2100 {
 		t.Errorf("%d requests, want 2,200 at most and nearly that", n)
 	}
 }
 
-// TestCallIDs: any CallId arrives as it is.
-func TestCallIDs(t *testing.T) {
+func TestAnyCallIDArrivesUnchanged(t *testing.T) {
 	api := fetchtest.New(fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
 	for _, id := range []string{"a", `with "quotes" and \`, "ümläut", "line\nbreak", "</script>", "12345678901234567890", strings.Repeat("x", 256)} {
-		if a := lookup(t, c, api, id); a.Verdict != fetch.Found || a.Record.CallID != id || api.RequestsFor(id) != 1 {
+		if a := send(t, c, api, id); a.Verdict != fetch.Found || a.Record.CallID != id || api.RequestsFor(id) != 1 {
 			t.Errorf("%q: %+v", id, a)
 		}
 	}
 }
 
-// TestConfig: everything that is wrong is reported at once, and nothing of a
-// URL that holds a secret.
-func TestConfig(t *testing.T) {
+// NewClient reports everything that is wrong at once, and quotes nothing of a URL
+// that contains a secret.
+func TestConfigErrors(t *testing.T) {
 	_, err := fetch.NewClient(fetch.ClientConfig{BaseURL: "http://user:pw@example.com/?usersig=SECRET#x", Timeout: 2 * time.Second, Concurrency: -1})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, part := range []string{"plain http", "password", "query", "fragment", "SDKAppID", "secret key", "3s", "concurrency"} {
+	for _, part := range []string{"plain HTTP", "password", "query", "fragment", "SDKAppID", "secret key", "3s", "concurrency"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not mentioned in:\n%v", part, err)
 		}
@@ -324,7 +321,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// FuzzResponse: no body breaks the client, and no answer breaks its promises.
+// No body makes the client panic, or return a response that breaks the rules of
+// checkResponse.
 func FuzzResponse(f *testing.F) {
 	f.Add(200, []byte(`{"ErrorCode":0,"Response":{"CallRecord":{"CallId":"id","EndTime":5}}}`))
 	f.Add(200, []byte(`{"ErrorCode":"101050","ErrorInfo":null}`))
@@ -339,7 +337,7 @@ func FuzzResponse(f *testing.F) {
 			w.WriteHeader(status)
 			_, _ = w.Write(body)
 		}))})
-		a := lookup(t, c, nil, "id")
+		a := send(t, c, nil, "id")
 		if a.Verdict == fetch.Found && (a.Record.CallID != "id" || a.Record.End <= 0) {
 			t.Errorf("found %+v", a.Record)
 		}

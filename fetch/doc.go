@@ -1,13 +1,12 @@
-// Package fetch asks the call-record API for one call's record at a time, and
-// decides when it may ask: request, UserSig, error table, retry schedule, quota,
-// gate, and a cache that shares one lookup among all events of a CallId.
+// Package fetch requests call records from the call-record API, one call and one
+// request at a time. It signs the requests, and gives every response a verdict.
 //
-// What it refuses to do: it knows nothing of Kafka; it follows no redirect and
-// repeats no request by itself (one Lookup is at most one request, because the
-// caller counts requests against a quota); and it lets no secret out. The app's
-// key, a UserSig and a URL that holds one stay in this package: every text that
-// leaves it went through one redactor.
+// It knows nothing about Kafka, and nothing about when to send a request: package
+// fetch/lookup decides that. It follows no redirect and repeats no request: one
+// Lookup sends at most one, because the caller counts requests against a rate. And
+// it lets no secret out: all text that leaves it, in a Response, an error or a
+// panic, passes one redactor.
 //
-// Start reading at Client.Lookup; what an answer means is in the table of
-// codes.go.
+// Start reading at Client.Lookup. What a code means is in the table of codes.go,
+// what happens on a verdict in the table of verdict.go.
 package fetch

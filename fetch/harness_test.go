@@ -9,7 +9,7 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// newClient makes a client for the simulator's Demo constants; cfg overrides.
+// newClient returns a client for the simulator's Demo constants, unless cfg says otherwise.
 func newClient(tb testing.TB, cfg fetch.ClientConfig) *fetch.Client {
 	tb.Helper()
 	if cfg.Key == nil {
@@ -38,7 +38,7 @@ func demoKey(tb testing.TB) *fetch.SecretKey {
 	return k
 }
 
-// listen serves a new simulator on this machine.
+// listen serves a new simulator over TCP.
 func listen(tb testing.TB, cfg fetchtest.Config) (*fetchtest.API, *fetchtest.Server) {
 	tb.Helper()
 	api := fetchtest.New(cfg)
@@ -50,15 +50,15 @@ func listen(tb testing.TB, cfg fetchtest.Config) (*fetchtest.API, *fetchtest.Ser
 	return api, server
 }
 
-// lookup asks once and checks what every answer must keep: its labels are of
-// the closed set, its texts are bounded and hold no secret, and sent was called
-// exactly once.
-func lookup(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
+// send sends one request and checks what holds for every response: its labels
+// are of the closed set, its texts are bounded and contain no secret, and sent was
+// called exactly once.
+func send(tb testing.TB, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
-	return lookupContext(tb, context.Background(), c, api, callID)
+	return sendContext(tb, context.Background(), c, api, callID)
 }
 
-func lookupContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
+func sendContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fetchtest.API, callID string) fetch.Response {
 	tb.Helper()
 	calls := 0
 	a := c.Lookup(ctx, callID, func() { calls++ })
@@ -71,7 +71,7 @@ func lookupContext(tb testing.TB, ctx context.Context, c *fetch.Client, api *fet
 
 func checkResponse(tb testing.TB, api *fetchtest.API, a fetch.Response) {
 	tb.Helper()
-	if !knownLabels[fetch.ResponseLabel{Verdict: a.Verdict, Code: a.Label}] {
+	if !knownLabels[label{a.Verdict, a.Label}] {
 		tb.Errorf("(%v, %s) is not among ResponseLabels", a.Verdict, a.Label)
 	}
 	if len(a.Message) > 1024 || len(a.RequestID) > 128 {
@@ -80,18 +80,25 @@ func checkResponse(tb testing.TB, api *fetchtest.API, a fetch.Response) {
 	if (a.Verdict == fetch.Found) != (a.Record != nil) || (a.Verdict == fetch.Found) != (a.Message == "") {
 		tb.Errorf("%v with record %v and message %q", a.Verdict, a.Record, a.Message)
 	}
-	if (a.Verdict == fetch.AccountRejected) != (a.ProbeEvery > 0 && a.EscalateAfter == 0) {
-		tb.Errorf("%v with ProbeEvery %v", a.Verdict, a.ProbeEvery)
+	if a.Verdict != fetch.AccountRejected && a.Lockout > 0 {
+		tb.Errorf("%v with a lockout of %v", a.Verdict, a.Lockout)
 	}
 	if api != nil {
 		text := fmt.Sprintf("%v\n%+v\n%#v", a, a, a)
-		api.Secrets().AssertAbsent(tb, "the answer "+a.Verdict.String()+" "+a.Label, []byte(text))
+		api.Secrets().AssertAbsent(tb, "the response "+a.Verdict.String()+" "+a.Label, []byte(text))
 	}
 }
 
-var knownLabels = func() map[fetch.ResponseLabel]bool {
-	m := map[fetch.ResponseLabel]bool{}
-	for _, l := range fetch.ResponseLabels() {
+// label is a pair of values of the metric's labels.
+type label struct {
+	verdict fetch.Verdict
+	code    string
+}
+
+var knownLabels = func() map[label]bool {
+	m := map[label]bool{}
+	for _, r := range fetch.ResponseLabels() {
+		l := label{r.Verdict, r.Code}
 		if m[l] {
 			panic(fmt.Sprintf("ResponseLabels lists %v twice", l))
 		}

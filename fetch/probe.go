@@ -7,45 +7,46 @@ import (
 	"time"
 )
 
-// ProbeCallID is a CallId of the usual form that no call ever has.
+// ProbeCallID is a CallId of the usual form that no call has.
 const ProbeCallID = "00000000-0000-0000-0000-000000000000"
 
-// ProbeResult is what a lookup of ProbeCallID shows of the API and of the way there.
+// ProbeResult is what a request for ProbeCallID shows about the API and the
+// connection to it.
 type ProbeResult struct {
-	Host string // asked; with the port if it is not the usual one
-	// Response is the API's, or why there is none.
+	Host string // with the port, if it is not the default one
+	// Response is the API's response, or why there is none.
 	Response Response
-	// Accepted: the API took app, identifier and UserSig for good, and says no
-	// more than that it has no such record.
+	// Accepted reports that the API accepted app, identifier and UserSig, and
+	// returned that it has no such record.
 	Accepted bool
-	// Responded: an HTTP response came, of whatever kind.
+	// Responded reports that an HTTP response of any kind came.
 	Responded bool
-	// TLS is the protocol's version, such as "TLS 1.3"; "" for plain http.
+	// TLS is the version of TLS, such as "TLS 1.3"; "" for plain HTTP.
 	TLS string
-	// CertificateEnds is when the server's certificate runs out; zero without TLS.
+	// CertificateEnds is when the server's certificate expires; zero without TLS.
 	CertificateEnds time.Time
-	// Clock is the time by the API's header Date, to the second; zero when there
+	// Clock is the API's time, from the header Date, to the second; zero if there
 	// was none.
 	Clock time.Time
-	// ClockAhead is how far this machine's clock is ahead of the API's, negative
-	// when behind; good to a few seconds, and only if Clock is set.
+	// ClockAhead is how far this machine's clock is ahead of the API's, negative if
+	// behind; accurate to a few seconds, and meaningful only if Clock is set.
 	ClockAhead time.Duration
 }
 
-// Probe requests ProbeCallID: one request that counts for the rate limit, or two
-// when the UserSig has expired and is made anew.
+// Probe sends one request for ProbeCallID, or two if the UserSig has expired and
+// is replaced. They count towards the API's quota.
 func (c *Client) Probe(ctx context.Context) ProbeResult {
 	at := &attempt{}
-	a := c.lookup(ctx, ProbeCallID, at)
-	if row, known := codeByNumber[a.Code]; known && row.Resign && a.Verdict == Retry {
+	r := c.lookup(ctx, ProbeCallID, at)
+	if row, known := codeByNumber[r.Code]; known && row.Resign && r.Verdict == Retry {
 		at = &attempt{}
-		a = c.lookup(ctx, ProbeCallID, at)
+		r = c.lookup(ctx, ProbeCallID, at)
 	}
 	now := time.Now()
 	p := ProbeResult{
 		Host:     c.url.Host,
-		Response: a,
-		Accepted: a.Verdict == NotYet && !a.NotEnded,
+		Response: r,
+		Accepted: r.Verdict == NotYet && !r.NotEnded,
 	}
 	if at.resp == nil {
 		return p

@@ -10,8 +10,8 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// TestProbe: only an API that knows us and has no record of ProbeCallID accepts; what
-// the envelope tells is told, and no secret is.
+// A probe is accepted only by an API that accepts the account and has no record
+// of ProbeCallID.
 func TestProbe(t *testing.T) {
 	for name, c := range map[string]struct {
 		faults   []fetchtest.Fault
@@ -54,7 +54,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	})
-	t.Run("given up", func(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if p := newClient(t, fetch.ClientConfig{}).Probe(ctx); p.Accepted || p.Responded {

@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// apiPath is where every region serves the one command this program uses.
+// apiPath is the path of the one command that enricher uses, in every region.
 const apiPath = "/v4/call_record_http_srv/get_record_by_callid"
 
-// regions are the published API hosts, by the place where the app's data live.
-// An app exists in one region only: another region answers that it knows no such
-// app, or has no such record. Source: the command's page in the Tencent RTC
-// documentation; Tokyo and Riyadh: the REST API's list of domain names.
+// regions are the published API hosts by region. An app exists in one region
+// only: another region returns that it has no such app, or no such record.
+// Source: the command's page in the Tencent RTC documentation; Tokyo and Riyadh:
+// the REST API's list of domain names.
 var regions = map[string]string{
 	"china":          "https://console.tim.qq.com",
 	"frankfurt":      "https://adminapiger.im.qcloud.com",
@@ -28,11 +28,11 @@ var regions = map[string]string{
 	"tokyo":          "https://adminapijpn.im.qcloud.com",
 }
 
-// Regions lists the names that RegionURL knows, sorted.
+// Regions returns the names of the regions, sorted.
 func Regions() []string { return slices.Sorted(maps.Keys(regions)) }
 
-// RegionURL is the base URL of a named region. The error of an unknown name
-// lists the known ones.
+// RegionURL returns the base URL of a region. The error for an unknown name lists
+// the known ones.
 func RegionURL(name string) (string, error) {
 	if u, ok := regions[name]; ok {
 		return u, nil
@@ -40,11 +40,11 @@ func RegionURL(name string) (string, error) {
 	return "", fmt.Errorf("unknown region %q; known: %s", name, strings.Join(Regions(), ", "))
 }
 
-// parseBaseURL checks the place that requests, and so UserSigs, are sent to. Its
-// errors never quote the URL: it may have been pasted with a signature in it.
+// parseBaseURL checks the URL that requests, and with them UserSigs, are sent to.
+// Its errors never quote the URL: it may have been pasted with a UserSig in it.
 func parseBaseURL(base string, insecure bool) (*url.URL, error) {
 	if base == "" {
-		return nil, errors.New("base URL: missing")
+		return nil, errors.New("base URL: not set")
 	}
 	u, err := url.Parse(base)
 	if err != nil {
@@ -55,27 +55,27 @@ func parseBaseURL(base string, insecure bool) (*url.URL, error) {
 		problems = append(problems, fmt.Errorf("base URL: "+format, args...))
 	}
 	if u.Hostname() == "" {
-		problem("names no host; expected something like https://host")
+		problem("has no host; expected a URL such as https://host")
 	}
 	switch {
 	case u.Scheme == "https":
 	case u.Scheme == "http" && (insecure || isLoopback(u.Hostname())):
 	case u.Scheme == "http":
-		problem("plain http would show the UserSig to everybody on the way to %s", u.Host)
+		problem("plain HTTP would expose the UserSig in transit to %s", u.Host)
 	default:
 		problem("scheme %q is not https", u.Scheme)
 	}
 	if u.User != nil {
-		problem("holds a user name or password")
+		problem("contains a user name or password")
 	}
 	if u.RawQuery != "" || u.ForceQuery {
-		problem("holds a query")
+		problem("contains a query")
 	}
 	if u.Fragment != "" {
-		problem("holds a fragment")
+		problem("contains a fragment")
 	}
 	if strings.HasSuffix(strings.TrimRight(u.Path, "/"), apiPath) {
-		problem("ends with the command's own path, which is added to it")
+		problem("ends with the path of the command, which is added to it")
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -83,7 +83,8 @@ func parseBaseURL(base string, insecure bool) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/") + apiPath}, nil
 }
 
-// isLoopback: the request stays on this machine. Names are not resolved.
+// isLoopback reports whether requests to host stay on this machine. Names other
+// than localhost are not resolved.
 func isLoopback(host string) bool {
 	if host == "localhost" {
 		return true

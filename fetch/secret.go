@@ -7,21 +7,20 @@ import (
 	"log/slog"
 )
 
-// redacted is what stands wherever a secret would.
+// redacted replaces every secret.
 const redacted = "[redacted]"
 
-// Secret is a text that prints as "[redacted]" in every way there is to print
-// it: all verbs of fmt, JSON, text, slog and zap.
+// Secret is a text that is printed as "[redacted]" by all verbs of fmt, and by
+// JSON, text, slog and zap.
 //
 // The text is behind a pointer on purpose. fmt calls no method on an unexported
-// field, so printing a struct that merely contains a Secret walks into it; what
-// it finds there is an address.
+// field, so it prints the fields of a Secret in a struct: here an address.
 type Secret struct{ text *string }
 
-// NewSecret hides text.
+// NewSecret returns a Secret that holds text.
 func NewSecret(text string) Secret { return Secret{&text} }
 
-// reveal is the only way back; it stays inside this package.
+// reveal returns the text. Only this package can.
 func (s Secret) reveal() string {
 	if s.text == nil {
 		return ""
@@ -29,13 +28,13 @@ func (s Secret) reveal() string {
 	return *s.text
 }
 
-// IsZero reports whether there is no text in it.
+// IsZero reports whether s holds no text.
 func (s Secret) IsZero() bool { return s.reveal() == "" }
 
-// Format implements fmt.Formatter: it covers every verb, %#v and %q included.
+// Format implements fmt.Formatter, which covers every verb, even %#v and %q.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
-// String implements fmt.Stringer, which zap.Any looks for.
+// String implements fmt.Stringer, which zap.Any uses.
 func (Secret) String() string { return redacted }
 
 // GoString implements fmt.GoStringer.
@@ -44,7 +43,7 @@ func (Secret) GoString() string { return redacted }
 // MarshalJSON implements json.Marshaler.
 func (Secret) MarshalJSON() ([]byte, error) { return json.Marshal(redacted) }
 
-// MarshalText implements encoding.TextMarshaler, which YAML encoders look for.
+// MarshalText implements encoding.TextMarshaler, which YAML encoders use.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // LogValue implements slog.LogValuer.

@@ -13,38 +13,38 @@ import (
 )
 
 const (
-	// keyCheckEvery is how long a key read from a file is believed. A change is
-	// found within this time; looking costs one read of a few bytes.
+	// keyCheckEvery is how often the file is read, while requests are sent. A
+	// change is found within this time; reading costs a few microseconds.
 	keyCheckEvery = time.Second
-	// maxKeyBytes bounds the file; published keys have 64 characters.
+	// maxKeyBytes bounds the file. The keys of Tencent have 64 characters.
 	maxKeyBytes = 4096
 )
 
-// SecretKey is where the app's secret key comes from: a fixed value, or a file that is
-// read again as it changes. It always holds a usable key: what cannot be read,
-// or is empty because somebody is just writing it, does not replace what was
-// there.
+// SecretKey is the app's secret key: a fixed value, or the content of a file
+// that is read again when it changes. It always holds a usable key: a file that
+// cannot be read, or is empty because it is just being written, replaces nothing.
 //
 // Changes are found by comparing contents, not the file's times: a Kubernetes
 // secret is a chain of symbolic links that is swapped as a whole, and two writes
-// within one tick of the file system's clock leave the same time stamp.
+// within one tick of the file system's clock leave the same timestamp.
 type SecretKey struct {
 	path string // "" for a fixed value
 
-	nextCheck atomic.Int64 // Unix ns; written by whoever holds reading
+	nextCheck atomic.Int64 // Unix ns; written with reading held
 	current   atomic.Pointer[keyVersion]
-	told      atomic.Uint64         // last version that Changed told of
-	problem   atomic.Pointer[error] // of the last reading; nil: none
-	reading   sync.Mutex            // one reader of the file at a time
+	reported  atomic.Uint64         // the last version that Changed reported
+	problem   atomic.Pointer[error] // of the last read; nil: none
+	reading   sync.Mutex            // held while the file is read
 }
 
-// keyVersion is one content of the key; never changed once made.
+// keyVersion is one content of the key. It is immutable.
 type keyVersion struct {
 	secret Secret
 	number uint64 // 1, 2, …
 }
 
-// KeyFromValue is a key that never changes. White space around it is dropped.
+// KeyFromValue returns a key that never changes. White space around it is
+// removed.
 func KeyFromValue(value Secret) (*SecretKey, error) {
 	text, err := trimKey(value.reveal())
 	if err != nil {
@@ -53,8 +53,8 @@ func KeyFromValue(value Secret) (*SecretKey, error) {
 	return newKey("", text), nil
 }
 
-// KeyFromFile is a key that follows the content of a file. The file must hold a
-// key now; white space around it is dropped.
+// KeyFromFile returns a key that follows the content of a file. The file must
+// hold a key now. White space around it is removed.
 func KeyFromFile(path string) (*SecretKey, error) {
 	text, err := readKey(path)
 	if err != nil {
@@ -66,20 +66,19 @@ func KeyFromFile(path string) (*SecretKey, error) {
 func newKey(path, text string) *SecretKey {
 	k := &SecretKey{path: path}
 	k.current.Store(&keyVersion{secret: NewSecret(text), number: 1})
-	k.told.Store(1)
+	k.reported.Store(1)
 	k.nextCheck.Store(time.Now().Add(keyCheckEvery).UnixNano())
 	return k
 }
 
-// Changed reports, once per change, that the key is another one than when it was
-// last asked. It reads the file at most once a second; now is the caller's
-// clock.
+// Changed reports, once per change, that the key is another one than at the last
+// call. It reads the file at most once a second; now is the caller's clock.
 func (k *SecretKey) Changed(now time.Time) bool {
 	v := k.at(now).number
-	return k.told.Swap(v) != v
+	return k.reported.Swap(v) != v
 }
 
-// at is the key as of now.
+// at returns the key as of now.
 func (k *SecretKey) at(now time.Time) *keyVersion {
 	if k.path != "" {
 		// A clock that was set back must not keep the file unread for as long.
@@ -90,8 +89,8 @@ func (k *SecretKey) at(now time.Time) *keyVersion {
 	return k.current.Load()
 }
 
-// check reads the file unless somebody else is reading it already: a file
-// system that hangs holds up one lookup, not all of them.
+// check reads the file, unless another goroutine is reading it: a file system
+// that hangs then holds up one request, not all of them.
 func (k *SecretKey) check(now time.Time) {
 	if !k.reading.TryLock() {
 		return
@@ -110,8 +109,8 @@ func (k *SecretKey) check(now time.Time) {
 	}
 }
 
-// Err is why the file could not be read when it was last looked at; nil when it
-// could. The key read before stays in use.
+// Err returns why the last read of the file failed; nil if it did not. The key
+// that was read before stays in use.
 func (k *SecretKey) Err() error {
 	if p := k.problem.Load(); p != nil {
 		return *p
@@ -119,8 +118,8 @@ func (k *SecretKey) Err() error {
 	return nil
 }
 
-// readKey reads and checks a key file. Its errors name the file, never its
-// content.
+// readKey reads and checks a key file. Its errors name the file and never quote
+// its content.
 func readKey(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -144,11 +143,11 @@ func trimKey(text string) (string, error) {
 	case text == "":
 		return "", errors.New("is empty")
 	case len(text) > maxKeyBytes:
-		return "", fmt.Errorf("is over %d bytes long", maxKeyBytes)
+		return "", fmt.Errorf("is longer than %d bytes", maxKeyBytes)
 	case strings.ContainsFunc(text, func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar
 	}):
-		return "", errors.New("holds white space or control characters inside")
+		return "", errors.New("contains white space or control characters")
 	}
 	return text, nil
 }

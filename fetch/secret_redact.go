@@ -13,20 +13,19 @@ import (
 )
 
 const (
-	// gramBytes is the shortest piece of a secret that is recognised. A shorter
-	// one may show; an attacker gains nothing from twelve characters of a
-	// 64-character key.
+	// gramBytes is the length of the shortest piece of a secret that is recognised.
+	// A shorter one may show: fewer than twelve characters of a 64-character key
+	// are no use to an attacker.
 	gramBytes = 12
-	// maxSecrets bounds what the redactor remembers: keys and UserSigs of this
-	// process, the last used ones. One UserSig is made every few days, and one
-	// per probe while the API refuses them.
+	// maxSecrets bounds the secrets that the redactor knows: the last keys and
+	// UserSigs of this process. A UserSig is made every few days, and for each
+	// probe while the API rejects the account.
 	maxSecrets = 8
 )
 
-// redactor takes secrets out of texts, in whatever form they got in: as they
-// are, URL-escaped, in base64, and cut off anywhere: it looks for pieces, not
-// for whole secrets, because an error message that quotes half of a URL quotes
-// half of a UserSig.
+// redactor removes secrets from texts: plain, URL-escaped, in base64, and cut off
+// anywhere. It looks for pieces, not for whole secrets, because an error message
+// that quotes half a URL quotes half a UserSig.
 type redactor struct {
 	pieces atomic.Pointer[pieces] // replaced, never changed
 
@@ -34,23 +33,23 @@ type redactor struct {
 	secrets []string // guarded by mu
 }
 
-// pieces is what to look for. Secrets shorter than gramBytes are looked for as a
-// whole.
+// pieces is what the redactor looks for. Secrets shorter than gramBytes are
+// looked for as a whole.
 type pieces struct {
 	grams map[[gramBytes]byte]struct{}
 	short []string
 }
 
-// signedQuery catches the value of the query parameter usersig even if it is
-// none of ours.
+// signedQuery matches the query parameter usersig, even with a UserSig that this
+// process did not make.
 var signedQuery = regexp.MustCompile(`(?i)\busersig(=|%3d)[^&\s"'<>]+`)
 
-// add makes the redactor know one more secret.
+// add adds a secret to those that clean removes.
 func (r *redactor) add(secret string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i := slices.Index(r.secrets, secret); i >= 0 {
-		r.secrets = append(slices.Delete(r.secrets, i, i+1), secret) // in use again: the newest
+		r.secrets = append(slices.Delete(r.secrets, i, i+1), secret) // now the last used one
 		return
 	}
 	r.secrets = append(r.secrets, secret)
@@ -71,9 +70,9 @@ func (r *redactor) add(secret string) {
 	r.pieces.Store(p)
 }
 
-// forms are the spellings of a secret: plain and URL-escaped, and the base64 of
-// both in the two alphabets and at the three places a secret can start within
-// base64's groups of three bytes.
+// forms returns the spellings of a secret: plain, URL-escaped, and the base64 of
+// both, in the two alphabets and for the three positions at which a secret can
+// start within base64's groups of three bytes.
 func forms(secret string) []string {
 	all := []string{secret}
 	if escaped := url.QueryEscape(secret); escaped != secret {
@@ -83,8 +82,8 @@ func forms(secret string) []string {
 		for shift := range 3 {
 			b := append(make([]byte, shift), plain...)
 			std := base64.RawStdEncoding.EncodeToString(b)
-			// The first and the last character mix in bytes that are not the
-			// secret's.
+			// The first and the last character also encode bits of the neighbouring
+			// bytes.
 			from, to := (shift*8+5)/6, len(b)*8/6
 			if to-from < gramBytes {
 				continue
@@ -99,14 +98,13 @@ func forms(secret string) []string {
 	return all
 }
 
-// clean makes text fit to leave the package: no secret, no control characters,
-// valid UTF-8, at most limit bytes.
+// clean returns text without secrets and control characters, as valid UTF-8 of
+// at most limit bytes.
 func (r *redactor) clean(text string, limit int) string {
 	if text == "" {
 		return ""
 	}
-	// Pieces are found wherever the text is cut, so a huge text may be cut
-	// before it is searched.
+	// Cut secrets are found, too, so a huge text can be cut before it is searched.
 	if most := 8 * limit; len(text) > most {
 		text = text[:most]
 	}
@@ -134,7 +132,7 @@ func (r *redactor) clean(text string, limit int) string {
 	return text[:end] + more
 }
 
-// mask replaces every run that also occurs in a secret.
+// mask replaces every run of text that also occurs in a secret.
 func (r *redactor) mask(text string) string {
 	p := r.pieces.Load()
 	if p == nil {
@@ -145,13 +143,13 @@ func (r *redactor) mask(text string) string {
 	}
 	var out strings.Builder
 	kept := 0   // text[:kept] is in out
-	secret := 0 // text up to here is part of a secret; 0 or below the place looked at: none is open
-	start := 0  // where the open run began
+	secret := 0 // end of the current run; no run is open at i >= secret
+	start := 0  // start of the current run
 	for i := 0; i+gramBytes <= len(text); i++ {
 		if _, hit := p.grams[[gramBytes]byte([]byte(text[i:i+gramBytes]))]; !hit {
 			continue
 		}
-		if i >= secret { // a new run; flush the one before
+		if i >= secret { // a new run begins; write the one before
 			if secret > kept {
 				out.WriteString(text[kept:start])
 				out.WriteString(redacted)

@@ -25,12 +25,11 @@ type caught struct{ n int }
 func (*caught) Helper()                 {}
 func (c *caught) Errorf(string, ...any) { c.n++ }
 
-// TestSecretsFindLeaks: a leak planted in any form makes the helper fail, and a
-// clean text does not.
-func TestSecretsFindLeaks(t *testing.T) {
+// A secret planted in any form makes AssertAbsent fail, and a clean text does not.
+func TestAssertAbsentFindsSecrets(t *testing.T) {
 	api := fetchtest.New(fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
-	lookup(t, c, api, "id")
+	send(t, c, api, "id")
 	s := api.Secrets()
 	if s.Key == "" || len(s.UserSigs) != 1 || len(s.URLs) != 1 {
 		t.Fatalf("%+v", s)
@@ -59,8 +58,7 @@ func TestSecretsFindLeaks(t *testing.T) {
 	s.AssertAbsent(t, "a clean text", []byte("dial tcp 127.0.0.1:443: connection refused; usersig=[redacted]&sdkappid=1400000000"))
 }
 
-// TestSecretPrints: no way to print a Secret shows it.
-func TestSecretPrints(t *testing.T) {
+func TestSecretIsNeverPrinted(t *testing.T) {
 	const text = "5bd2850fff3ecb11d7c805251c51ee46"
 	s := fetch.NewSecret(text)
 	holder := struct{ Inner struct{ secret fetch.Secret } }{}
@@ -84,12 +82,12 @@ func TestSecretPrints(t *testing.T) {
 	fetchtest.Secrets{Key: text}.AssertAbsent(t, "what was printed", []byte(all.String()))
 }
 
-// TestNoLeaks: on every failing path, whatever the API echoes, no answer holds a
-// secret. checkResponse, which every lookup of these tests goes through, looks.
+// On every failing path, whatever the API echoes, no response contains a secret:
+// checkResponse, which send calls, looks for them.
 func TestNoLeaks(t *testing.T) {
 	api, server := listen(t, fetchtest.Config{})
 	c := newClient(t, fetch.ClientConfig{BaseURL: server.URL})
-	lookup(t, c, api, "warm")
+	send(t, c, api, "warm")
 	secrets := api.Secrets()
 	faults := []fetchtest.Fault{
 		fetchtest.Echo(60010), fetchtest.Echo(424242), fetchtest.Echo(101050), fetchtest.BadGateway(), fetchtest.CutBody(), fetchtest.Reset(),
@@ -98,22 +96,22 @@ func TestNoLeaks(t *testing.T) {
 		fetchtest.Body("echoed as JSON", "application/json", fmt.Sprintf(`{"ErrorCode":%q}`, secrets.URLs[0])),
 		fetchtest.CodeInfo(60009, base64.StdEncoding.EncodeToString([]byte(secrets.URLs[0]))),
 		fetchtest.CodeInfo(60009, secrets.Key), fetchtest.CodeInfo(60009, strings.Repeat("x", 1000)+secrets.UserSigs[0]),
-		fetchtest.CodeInfo(60009, "usersig=somebody-elses-signature-in-plain-text"),
+		fetchtest.CodeInfo(60009, "usersig=another-signature-in-plain-text"),
 	}
 	for _, row := range fetch.Codes() {
 		faults = append(faults, fetchtest.Echo(row.Code))
 	}
 	for _, f := range faults {
 		api.Script("id", f)
-		a := lookup(t, c, api, "id")
-		if strings.Contains(a.Message, "somebody-elses") {
+		a := send(t, c, api, "id")
+		if strings.Contains(a.Message, "another-signature") {
 			t.Errorf("a foreign signature is passed on: %s", a.Message)
 		}
 	}
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
-	lookup(t, c, api, "id")
+	send(t, c, api, "id")
 
 	var sent fetchtest.Secrets // what the transports below were given
 	quote := func(r *http.Request) string {
@@ -135,15 +133,15 @@ func TestNoLeaks(t *testing.T) {
 	panics := newClient(t, fetch.ClientConfig{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		panic("cannot handle " + quote(r))
 	})})
-	told := 0
+	calls := 0
 	defer func() {
 		text := fmt.Sprint(recover())
 		sent.AssertAbsent(t, "a panic that quotes the URL", []byte(text))
-		if !strings.HasPrefix(text, "cannot handle ") || told != 1 {
-			t.Errorf("panicked with %q, sent was told %d times", text, told)
+		if !strings.HasPrefix(text, "cannot handle ") || calls != 1 {
+			t.Errorf("panicked with %q, sent was called %d times", text, calls)
 		}
 	}()
-	panics.Lookup(t.Context(), "id", func() { told++ })
+	panics.Lookup(t.Context(), "id", func() { calls++ })
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

@@ -13,46 +13,50 @@ import (
 )
 
 const (
-	// userSigLife is how long a UserSig is valid. The API refuses to work with
-	// lives under 24 h.
+	// userSigLife is how long a UserSig is valid. The API rejects lifetimes under
+	// 24 h.
 	userSigLife = 7 * 24 * time.Hour
-	// userSigRenew is the age at which a new one is made: so early that a
-	// machine which sleeps through a weekend still wakes up with a valid one.
+	// userSigRenew is the age at which a UserSig is replaced: early enough for a
+	// machine that was suspended over a weekend to resume with a valid one.
 	userSigRenew = userSigLife / 2
-	// clockBack is how far the clock may be behind a UserSig's own time before
-	// a new one is made: the API would see one from the future.
+	// clockBack is how far the clock may be set back behind a UserSig's time before
+	// it is replaced: to the API it would come from the future.
 	clockBack = time.Minute
+	// minUserSigAge is the age at which a UserSig that the API may have rejected
+	// is replaced.
+	minUserSigAge = time.Minute
 )
 
-// signature is a UserSig and what became of it.
+// signature is a UserSig and what the API said about it.
 type signature struct {
-	query    string // all of the query but the value of random, which comes last
-	signedAt int64  // Unix s; wall clock, because a monotonic one stands still while a machine sleeps
+	query    string // the whole query except the value of random, which comes last
+	signedAt int64  // Unix s; wall clock, because a monotonic one stops while a machine is suspended
 	key      uint64 // version of the key that signed it
 
-	// resigned: made because the API called the one before expired, and nothing
-	// was answered well since.
+	// resigned reports that it replaced a UserSig that the API called expired, and
+	// that no UserSig had been accepted since.
 	resigned bool
-	// good: the API answered a request that carried it. Written by every
-	// lookup, read by refused.
-	good atomic.Bool
+	// accepted reports that the API accepted it. Any request sets it.
+	accepted atomic.Bool
 }
 
-// signer makes UserSigs and keeps the current one. Any number of lookups share
-// it; one at a time signs.
+// signer makes UserSigs and keeps the current one. All requests share it; one at
+// a time signs.
 type signer struct {
 	appID      int
 	identifier string
 	key        *SecretKey
 	red        *redactor
 
-	current atomic.Pointer[signature] // nil: the next request signs. Stored under mu.
+	// current is the UserSig in use; nil: the next request signs. A new one is
+	// stored with mu held; renew and expired clear it by compare-and-swap.
+	current atomic.Pointer[signature]
 
 	mu     sync.Mutex
-	resign bool // the next signature is a resigned one; guarded by mu
+	resign bool // the next signature replaces an expired one; guarded by mu
 }
 
-// get is the UserSig to use now.
+// get returns the UserSig to use now, and signs one if necessary.
 func (s *signer) get(now time.Time) (*signature, error) {
 	key := s.key.at(now)
 	if sig := s.current.Load(); sig.usable(key, now) {
@@ -61,7 +65,7 @@ func (s *signer) get(now time.Time) (*signature, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if sig := s.current.Load(); sig.usable(key, now) {
-		return sig, nil // somebody else signed while this lookup waited
+		return sig, nil // another request signed while this one waited for mu
 	}
 	text, err := s.sign(key)
 	if err != nil {
@@ -80,7 +84,7 @@ func (s *signer) get(now time.Time) (*signature, error) {
 	return sig, nil
 }
 
-// sign makes a UserSig. The redactor knows it before anybody else does.
+// sign returns a new UserSig, which the redactor has learnt already.
 func (s *signer) sign(key *keyVersion) (string, error) {
 	secret := key.secret.reveal()
 	s.red.add(secret)
@@ -103,12 +107,12 @@ func (sig *signature) usable(key *keyVersion, now time.Time) bool {
 	return age < int64(userSigRenew/time.Second) && age >= -int64(clockBack/time.Second)
 }
 
-// accepted notes that the API took sig for valid.
+// accepted records that the API accepted sig.
 func (s *signer) accepted(sig *signature) {
-	if sig.good.Load() {
+	if sig.accepted.Load() {
 		return
 	}
-	sig.good.Store(true)
+	sig.accepted.Store(true)
 	if !sig.resigned {
 		return
 	}
@@ -117,19 +121,22 @@ func (s *signer) accepted(sig *signature) {
 	s.resign = false
 }
 
-// drop makes the next request sign anew, unless one has done so already.
-func (s *signer) drop(sig *signature) {
-	s.current.CompareAndSwap(sig, nil)
+// renew makes the next request sign again, unless one has done so already or sig
+// is new: a call that alone draws rejections must not make every request sign.
+func (s *signer) renew(sig *signature, now time.Time) {
+	if now.Unix()-sig.signedAt >= int64(minUserSigAge/time.Second) {
+		s.current.CompareAndSwap(sig, nil)
+	}
 }
 
-// expired takes in that the API called sig expired, and says whether that is
-// final. It is not when a new UserSig may mend it: the first time, and for
-// requests that were on their way with the old one. It is when the new one, too,
-// was called expired before it was ever accepted.
+// expired records that the API called sig expired, and reports whether that is
+// final. It is not if a new UserSig may help: the first time, and for requests
+// that were in flight with the old one. It is if the new one is called expired,
+// too, before it was ever accepted.
 func (s *signer) expired(sig *signature) (final bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	final = sig.resigned && !sig.good.Load()
+	final = sig.resigned && !sig.accepted.Load()
 	if s.current.CompareAndSwap(sig, nil) {
 		s.resign = true
 	}

@@ -22,9 +22,9 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// TestCheckValue: the official module, as it is built in here, signs what the
-// published algorithm says. Its tokens may differ in bytes; what is signed may not.
-func TestCheckValue(t *testing.T) {
+// The vendor's module, in the version in use, signs what the published algorithm
+// says. Its tokens may differ in bytes, the signature inside may not.
+func TestSignatureMatchesPublishedAlgorithm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		<-time.After(time.Until(time.Unix(1795405622, 0)))
 		text, err := tencentyun.GenUserSig(fetchtest.DemoSDKAppID, fetchtest.DemoKey, fetchtest.DemoIdentifier, 86400)
@@ -66,7 +66,7 @@ func openUserSig(t *testing.T, text string) userSig {
 	return u
 }
 
-// recorder notes the UserSig of each request before it hands it on.
+// recorder records the UserSig of each request.
 type recorder struct {
 	http.Handler
 	mu   sync.Mutex
@@ -82,16 +82,16 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 func (r *recorder) last() string { return r.sigs[len(r.sigs)-1] }
 
-// TestUserSigLife: a UserSig is used again for days and renewed long before it
-// expires; the official module verifies each.
-func TestUserSigLife(t *testing.T) {
+// A UserSig is reused for days and replaced long before it expires; the vendor's
+// module verifies each.
+func TestUserSigIsReusedAndRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fetchtest.New(fetchtest.Config{})
 		r := &recorder{Handler: api}
 		c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(r)})
 		sigs := map[string]time.Time{}
 		for range 30 * 24 {
-			if a := lookup(t, c, api, "id"); a.Verdict != fetch.Found {
+			if a := send(t, c, api, "id"); a.Verdict != fetch.Found {
 				t.Fatal(a.Message)
 			}
 			if _, known := sigs[r.last()]; !known {
@@ -112,8 +112,7 @@ func TestUserSigLife(t *testing.T) {
 	})
 }
 
-// TestOneSigner: a hundred lookups at once sign once.
-func TestOneSigner(t *testing.T) {
+func TestConcurrentRequestsSignOnce(t *testing.T) {
 	r := &recorder{Handler: fetchtest.New(fetchtest.Config{})}
 	c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(r)})
 	var wait sync.WaitGroup
@@ -128,40 +127,41 @@ func TestOneSigner(t *testing.T) {
 	}
 }
 
-// TestExpired: 70001 signs anew once; if the new one is expired too, it halts.
-func TestExpired(t *testing.T) {
+// On 70001 the next request gets a new UserSig; if that is called expired, too,
+// the account is rejected.
+func TestExpiredUserSigIsReplacedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fetchtest.New(fetchtest.Config{})
 		c := newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)})
-		ask := func(want fetch.Verdict) {
+		expect := func(want fetch.Verdict) {
 			t.Helper()
 			<-time.After(time.Second) // a UserSig of the same second is the same
-			if a := lookup(t, c, api, "id"); a.Verdict != want {
+			if a := send(t, c, api, "id"); a.Verdict != want {
 				t.Errorf("%v (%s), want %v", a.Verdict, a.Message, want)
 			}
 		}
-		ask(fetch.Found)
+		expect(fetch.Found)
 		api.Revoke()
-		ask(fetch.Retry)
-		ask(fetch.Found)
-		api.Revoke() // long after: not the same trouble
-		ask(fetch.Retry)
-		ask(fetch.Found)
+		expect(fetch.Retry)
+		expect(fetch.Found)
+		api.Revoke() // again, after one was accepted
+		expect(fetch.Retry)
+		expect(fetch.Found)
 		api.SetOutage(fetchtest.Named("usersig_expired"))
-		ask(fetch.Retry)
-		ask(fetch.AccountRejected)
-		ask(fetch.AccountRejected)
+		expect(fetch.Retry)
+		expect(fetch.AccountRejected)
+		expect(fetch.AccountRejected)
 		api.ClearOutage()
-		ask(fetch.Found)
+		expect(fetch.Found)
 		api.Revoke()
-		ask(fetch.Retry)
-		ask(fetch.Found)
+		expect(fetch.Retry)
+		expect(fetch.Found)
 	})
 }
 
-// TestKeyFile: a rotated key is used as soon as the file has it; one that is
-// missing, empty or half written for a while changes nothing.
-func TestKeyFile(t *testing.T) {
+// A rotated key is used as soon as the file has it. A file that is missing or
+// empty for a while changes nothing.
+func TestKeyFileIsReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	write := func(text string) {
 		t.Helper()
@@ -177,39 +177,39 @@ func TestKeyFile(t *testing.T) {
 		}
 		api := fetchtest.New(fetchtest.Config{})
 		c := newClient(t, fetch.ClientConfig{Key: key, Transport: fetchtest.Transport(api)})
-		ask := func(want fetch.Verdict) fetch.Response {
+		expect := func(want fetch.Verdict) fetch.Response {
 			t.Helper()
 			<-time.After(2 * time.Second)
-			a := lookup(t, c, api, "id")
+			a := send(t, c, api, "id")
 			if a.Verdict != want {
 				t.Errorf("%v (%s), want %v", a.Verdict, a.Message, want)
 			}
 			return a
 		}
-		ask(fetch.Found)
+		expect(fetch.Found)
 		if c.SecretChanged(time.Now()) {
 			t.Error("changed?")
 		}
 		const other = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 		api.SetKey(other)
-		ask(fetch.AccountRejected)
+		expect(fetch.AccountRejected)
 		write("")
-		if a := ask(fetch.AccountRejected); !strings.Contains(a.Message, "is empty") {
-			t.Errorf("the message does not tell of the file: %s", a.Message)
+		if a := expect(fetch.AccountRejected); !strings.Contains(a.Message, "is empty") {
+			t.Errorf("the message does not mention the file: %s", a.Message)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		ask(fetch.AccountRejected)
+		expect(fetch.AccountRejected)
 		if c.SecretChanged(time.Now()) {
 			t.Error("a missing file is no change")
 		}
 		write(other)
 		<-time.After(2 * time.Second)
 		if !c.SecretChanged(time.Now()) || c.SecretChanged(time.Now()) {
-			t.Error("the change is told once")
+			t.Error("a change is reported once")
 		}
-		ask(fetch.Found)
+		expect(fetch.Found)
 	})
 	for text, why := range map[string]string{"": "empty", " \n": "empty", "two words": "white space", strings.Repeat("x", 5000): "4096"} {
 		write(text)
@@ -222,8 +222,8 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
-// TestWrongIdentity: what the simulator, which verifies as the API does, says.
-func TestWrongIdentity(t *testing.T) {
+// The simulator verifies app and identifier as the API does.
+func TestWrongIdentityIsRejected(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg  fetch.ClientConfig
 		code string
@@ -233,7 +233,7 @@ func TestWrongIdentity(t *testing.T) {
 	} {
 		api := fetchtest.New(fetchtest.Config{})
 		c.cfg.Transport = fetchtest.Transport(api)
-		if a := lookup(t, newClient(t, c.cfg), api, "id"); a.Verdict != fetch.AccountRejected || a.Code != fetch.CodeByName(c.code).Code {
+		if a := send(t, newClient(t, c.cfg), api, "id"); a.Verdict != fetch.AccountRejected || a.Code != fetch.CodeByName(c.code).Code {
 			t.Errorf("%s: %+v", name, a)
 		}
 	}

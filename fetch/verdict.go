@@ -1,65 +1,58 @@
 package fetch
 
-// Verdict is what a response of the API means for the events that wait for it.
-// The set is closed. What the scheduler does on each verdict is in the table of
-// package fetch/lookup.
+// Verdict is what a response means for the events that wait for it. The set is
+// closed. The table below says what enricher does on each; package fetch/lookup
+// does it.
 type Verdict uint8
 
 const (
-	// Found means that the record exists and the call has ended: the event is
-	// enriched and the record cached.
+	// Found means that the record exists and the call has ended.
 	Found Verdict = iota
 	// NotYet means that the API has no record, or one of a call that has not
-	// ended: it is requested again until the not-found window is over, and then
-	// the event becomes a dead letter (not_found, not_ended or expired).
+	// ended.
 	NotYet
-	// Retry means that this attempt failed for a reason that usually passes: it is
-	// repeated with back-off. A call that fails for the whole retry window while
-	// others succeed becomes a dead letter (lookup_failed).
+	// Retry means that this request failed for a reason that usually passes.
 	Retry
-	// Throttled means that the API asks for a slower pace: all lookups pause. It
-	// is not an attempt.
+	// Throttled means that the API asks for a slower pace.
 	Throttled
 	// AccountRejected means that no request can succeed until key, app or account
-	// is fixed: lookups pause and a probe asks from time to time. It is not an
-	// attempt.
+	// is fixed.
 	AccountRejected
-	// Rejected means that the API calls this very request malformed: the event
-	// becomes a dead letter (rejected).
+	// Rejected means that the API calls this very request malformed.
 	Rejected
-	// Unknown means a code that is not in the table: after MaxUnknownAttempts the
-	// event becomes a dead letter (unknown_code), if other calls succeed meanwhile.
+	// Unknown means a code that is not in the error table.
 	Unknown
 )
 
 // verdicts has one row for each verdict, in the order of their values.
 var verdicts = [...]struct {
 	name    string
-	attempt bool   // it counts as an attempt
-	good    bool   // the API works and accepts the account
-	effect  string // for the documentation
+	attempt bool   // see CountsAsAttempt
+	good    bool   // see Good
+	effect  string // see Effect
 }{
-	Found:           {"found", true, true, "the event is enriched and the record cached"},
-	NotYet:          {"not_yet", true, true, "requested again until the not-found window is over, then a dead letter"},
-	Retry:           {"retry", true, false, "requested again with back-off; a dead letter only if the call fails for the whole retry window while others succeed"},
-	Throttled:       {"throttled", false, false, "all lookups pause for as long as the API asks, or 1 to 5 s"},
-	AccountRejected: {"account_rejected", true, false, "lookups pause until the API accepts the account again; a probe asks from time to time"},
-	Rejected:        {"rejected", true, false, "a dead letter"},
-	Unknown:         {"unknown_code", true, false, "requested again with back-off, five times, then a dead letter if other calls succeed meanwhile"},
+	Found:           {"found", true, true, "enriches the event and caches the record"},
+	NotYet:          {"not_yet", true, true, "retries until the not-found window ends, then dead-letters the event as `not_found`, `not_ended` or, after 7 days, `expired`"},
+	Retry:           {"retry", true, false, "retries with exponential backoff. A call that keeps failing for the retry window while others succeed is dead-lettered as `lookup_failed`. If a probe fails, too, lookups pause"},
+	Throttled:       {"throttled", false, false, "slows down, and waits for as long as the API asks (at most a minute)"},
+	AccountRejected: {"account_rejected", true, false, "retries with exponential backoff. A call that alone is rejected for the retry window is dead-lettered as `lookup_failed`. If a probe is rejected, too, lookups pause"},
+	Rejected:        {"rejected", true, true, "dead-letters the event as `rejected`"},
+	Unknown:         {"unknown_code", true, false, "retries with exponential backoff. A call that keeps drawing such codes for the retry window while others succeed is dead-lettered as `unknown_code`. If a probe draws one, too, lookups pause"},
 }
 
 // String returns the name used in logs and metric labels.
 func (v Verdict) String() string { return verdicts[v].name }
 
-// CountsAsAttempt reports whether a response with this verdict counts as an
-// attempt for the events that wait for it.
+// CountsAsAttempt reports whether the response counts as an attempt for the
+// events that wait for it.
 func (v Verdict) CountsAsAttempt() bool { return verdicts[v].attempt }
 
-// Good reports whether the verdict shows that the API works and accepts the
+// Good reports whether the response shows that the API works and accepts the
 // account.
 func (v Verdict) Good() bool { return verdicts[v].good }
 
-// Effect returns what happens on this verdict, in words.
+// Effect returns what enricher does on this verdict, as the documents say it. The
+// tests hold the documents and package fetch/lookup to it.
 func (v Verdict) Effect() string { return verdicts[v].effect }
 
 // Bad reports whether the verdict shows that the API does not work, or does not

@@ -34,33 +34,34 @@ func NewGuard(limit int) *Guard {
 	return &Guard{limit: limit, count: max(0, limit-maxUnprovenDeadLetters)}
 }
 
-// ruling is what the guard says about a lookup that would end in dead letters.
-type ruling uint8
+// Ruling is what the guard says about a lookup that would end in dead letters.
+type Ruling uint8
 
+// The rulings.
 const (
-	allowed  ruling = iota // the lookup ends
-	withheld               // it waits, without a request, until Found returns true
-	outdated               // its request began before withholding ended: ask again
+	Allowed  Ruling = iota // the lookup ends
+	Withheld               // it waits, without a request, until Found returns true
+	Outdated               // its request began before withholding ended: ask again
 )
 
 // Allow rules on a lookup that would end in dead letters, and counts it if it
 // does. round is what Round returned when its request began: what was in flight
 // when withholding ended would exceed the limit at once.
-func (g *Guard) Allow(now time.Time, round int) ruling {
+func (g *Guard) Allow(now time.Time, round int) Ruling {
 	switch {
 	case g.limit <= 0:
-		return allowed
+		return Allowed
 	case round != g.round:
-		return outdated
+		return Outdated
 	case g.withholding:
-		return withheld
+		return Withheld
 	case g.count < g.limit:
 		g.count++
-		return allowed
+		return Allowed
 	}
 	g.withholding, g.scouts = true, 0
 	g.nextScout = now.Add(time.Second)
-	return withheld
+	return Withheld
 }
 
 // Round returns the number of times that withholding has ended.

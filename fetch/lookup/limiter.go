@@ -54,6 +54,8 @@ type Limiter struct {
 	arrivals arrivals  // of the last window
 	reserved int       // taken and not sent yet: they count as sent now
 	next     time.Time // when the next call is due, for even spacing
+
+	pausedUntil time.Time
 }
 
 // NewLimiter makes a quota of rate calls a second for all instances together; 0
@@ -115,6 +117,9 @@ func (l *Limiter) grow(now time.Time) {
 func (l *Limiter) Reserve(now time.Time) (ok bool, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if wait := l.pausedUntil.Sub(now); wait > 0 {
+		return false, wait
+	}
 	if l.rate == 0 {
 		return true, 0
 	}

@@ -215,11 +215,11 @@ func (s *Scheduler) onBad(c *call, r *response, now time.Time) (withhold bool) {
 // guard allows it.
 func (s *Scheduler) end(c *call, r *response, now time.Time, reason func(i int, w *waiter) schemas.Reason) (withhold bool) {
 	switch s.guard.Allow(now, r.round) {
-	case allowed:
+	case Allowed:
 		s.fail(c, &r.Response, now, reason)
-	case outdated:
+	case Outdated:
 		c.due, c.unpaused = now, 0
-	case withheld:
+	case Withheld:
 		return true
 	}
 	return false
