@@ -113,8 +113,14 @@ func (w *world) opts() []kgo.Opt {
 // feed produces an event and enters what must come of it.
 func (w *world) feed(p int32, value []byte, e audit.Expect) {
 	w.t.Helper()
+	w.feedAt(p, time.Now(), value, e)
+}
+
+// feedAt is feed with the record's timestamp.
+func (w *world) feedAt(p int32, at time.Time, value []byte, e audit.Expect) {
+	w.t.Helper()
 	e.Key, e.Value, e.Produced = []byte("key-"+strconv.Itoa(w.fed)), value, time.Now()
-	r := &kgo.Record{Topic: w.In, Partition: p, Key: e.Key, Value: value}
+	r := &kgo.Record{Topic: w.In, Partition: p, Key: e.Key, Value: value, Timestamp: at}
 	if err := w.feeder.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 		w.t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
 	"enricher/producer"
@@ -60,12 +61,12 @@ func TestOneBadCall(t *testing.T) {
 		"is another's":           {many(fetchtest.WrongCallID()), 0, want{schemas.LookupFailed, 0, 0, "another CallId"}},
 		"halts alone":            {many(fetchtest.Named("not_administrator")), 0, want{schemas.LookupFailed, 60010, 0, "administrator"}},
 		"bad signature, or is":   {many(fetchtest.Named("bad_account_or_signature")), 0, want{schemas.LookupFailed, 60004, 0, "signature"}},
-		"unknown code":           {many(fetchtest.Code(424242)), 0, want{schemas.UnknownCode, 424242, 5, "not in the error table"}},
+		"unknown code":           {many(fetchtest.Code(424242)), 0, want{schemas.UnknownCode, 424242, 0, "not in the error table"}},
 		"rejected":               {many(fetchtest.Named("bad_call_id")), 0, want{schemas.Rejected, 101002, 1, "parameters"}},
 		"never ends":             {many(fetchtest.NotEnded()), 0, want{schemas.NotEnded, 0, 6, "end time"}},
 		"is never found":         {many(fetchtest.Named("record_not_found")), 0, want{schemas.NotFound, 101050, 6, "no record"}},
 		"old and not found":      {many(fetchtest.Named("record_not_found")), time.Hour, want{schemas.NotFound, 101050, 2, "no record"}},
-		"older than the API's 7": {many(fetchtest.Named("record_not_found")), 8 * 24 * time.Hour, want{schemas.Expired, 101050, 1, "no record"}},
+		"older than the API's 7": {many(fetchtest.Named("record_not_found")), 8 * 24 * time.Hour, want{schemas.Expired, 101050, 2, "no record"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -73,7 +74,8 @@ func TestOneBadCall(t *testing.T) {
 				w := newWorld(t, fetchtest.Config{})
 				w.start("a")
 				w.api.Script(name, c.faults...)
-				w.letter(0, callback(name, time.Now().Add(-c.age)), c.want.reason)
+				at := time.Now().Add(-c.age)
+				w.feedAt(0, at, callback(name, at), audit.Expect{Reasons: []schemas.Reason{c.want.reason}})
 				begin := time.Now()
 				for n := range 8 * 60 { // the others
 					w.call(int32(n%partitions), "well-"+strconv.Itoa(n))
@@ -175,9 +177,11 @@ func TestSecretsInSinks(t *testing.T) {
 		for _, row := range fetch.Codes() {
 			id := "echo-" + strconv.Itoa(row.Code)
 			w.api.Script(id, fetchtest.Echo(row.Code), fetchtest.Echo(424242), fetchtest.Reset(), fetchtest.HTML())
+			w.api.Script(fetch.ProbeCallID, fetchtest.Echo(row.Code), fetchtest.Echo(row.Code))
 			w.call(int32(row.Code%partitions), id)
-			<-time.After(3 * time.Second)
+			<-time.After(5500 * time.Millisecond) // the probe at once has failed, and the one a second later
 			reasons += i.notReady()
+			<-time.After(5 * time.Second)
 		}
 		w.api.Script("dead", fetchtest.Echo(101002))
 		w.letter(1, callback("dead", time.Now()), schemas.Rejected)

@@ -180,6 +180,7 @@ func (c *Client) roundTrip(parent context.Context, callID string, sig *signature
 	defer resp.Body.Close()
 	at.resp = resp
 	r := c.readResponse(ctx, callID, at)
+	r.Date, _ = http.ParseTime(resp.Header.Get("Date")) // zero if it is none
 	if r.Verdict == Throttled {
 		r.RetryAfter = retryAfter(resp.Header, time.Now())
 	}

@@ -27,6 +27,8 @@ type Response struct {
 	// RetryAfter is the pause that a Throttled response asked for, at most
 	// 60 s; 0 if it named none.
 	RetryAfter time.Duration
+	// Date is the time by the API's clock, to the second; zero if it sent none.
+	Date time.Time
 	// Lockout is, for AccountRejected, for how long the API rejects everything.
 	Lockout time.Duration
 }

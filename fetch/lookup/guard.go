@@ -94,7 +94,7 @@ func (g *Guard) ScoutDelay(now time.Time) time.Duration {
 	return max(0, g.nextScout.Sub(now))
 }
 
-// ScoutFailed notes that a scout found no record, or no event to look up.
+// ScoutFailed notes that a scout found no record, or no event ahead.
 func (g *Guard) ScoutFailed(now time.Time) {
 	interval := maxScoutInterval
 	if g.scouts < 5 { // 1 s << 5 exceeds it

@@ -128,18 +128,28 @@ func (e *env) reject(ids ...string) {
 
 func TestDeadLettersAreWithheldUntilARecordIsFound(t *testing.T) {
 	letters := []string{"a rejected after 1@0", "b rejected after 1@0.01", "c rejected after 1@0.02"}
-	spec(t, "no request and no outcome meanwhile, one request afterwards", func(e *env) {
+	spec(t, "no outcome meanwhile, one request afterwards", func(e *env) {
 		e.reject("a", "b", "c", "d")
-		e.expect("outcomes", e.run(time.Hour), letters...)
+		e.expect("outcomes", e.run(time.Minute), letters...)
 		if c := e.Conditions(); len(c) != 1 || c[0].Reason != NothingFound || gauge(e, e.Metrics.Withheld) != 1 {
 			e.t.Errorf("%v, %v withheld", c, gauge(e, e.Metrics.Withheld))
 		}
 		e.event("found", 5*time.Second, 1)
-		e.run(0)
-		e.expect("outcomes", e.run(time.Hour), append(letters, "found miss@3600", "d rejected after 2@3600")...)
-		e.expectRequests("a@0", "b@0.01", "c@0.02", "d@0.03", "found@3600", "d@3600")
+		e.expect("outcomes", e.run(time.Hour), append(letters, "found miss@60.04", "d rejected after 8@60.04")...)
+		// In between, one of those that are withheld is requested now and then.
+		e.expectRequests("a@0", "b@0.01", "c@0.02", "d@0.03", "d@1.03", "d@2.03", "d@4.03", "d@8.03", "d@16.03", "d@32.03", "found@60.04", "d@60.04")
 		if c := e.Conditions(); len(c) > 0 {
 			e.t.Errorf("still reported: %v", c)
+		}
+	}, limited)
+	spec(t, "the API has the records later", func(e *env) {
+		for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+			e.script(id, "rejected rejected found")
+		}
+		e.reject("a", "b", "c", "d", "e", "f")
+		e.run(10 * time.Minute)
+		if n := len(e.completed); n != 6 {
+			e.t.Errorf("%d outcomes: %q", n, e.completed)
 		}
 	}, limited)
 	spec(t, "what was in flight when a record was found is asked again", func(e *env) {
@@ -167,11 +177,11 @@ func TestDeadLettersAreWithheldUntilARecordIsFound(t *testing.T) {
 		}
 	}, limited)
 	spec(t, "another event of a withheld call is looked up", func(e *env) {
-		e.script("d", "rejected found")
+		e.script("d", strings.Repeat("rejected ", 7)+"found") // at 0, 1, 2, 4, 8, 16 and 32 s
 		e.reject("a", "b", "c", "d")
 		e.run(time.Minute)
-		e.event("d", 0, 1)
-		want := append(slices.Clone(letters), "d miss@65.04", "d coalesced@65.04")
+		e.event("d", 5*time.Second, 1)
+		want := append(slices.Clone(letters), "d miss@60.04", "d coalesced@60.04")
 		e.expect("outcomes", e.run(time.Minute), want...)
 	}, limited)
 	spec(t, "dropped events are forgotten", func(e *env) {

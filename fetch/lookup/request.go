@@ -71,7 +71,7 @@ func (s *Scheduler) next(now time.Time) (request, time.Duration) {
 	}
 	c, wait := s.nextCall(now)
 	if c == nil {
-		if !s.scouting && s.Scout != nil {
+		if !s.scouting {
 			wait = min(wait, s.guard.ScoutDelay(now))
 		}
 		return r, wait
@@ -108,9 +108,14 @@ func (s *Scheduler) watchSecret(now time.Time) {
 	}
 }
 
-// startScout reads an event ahead if it is time for it.
+// startScout reads an event ahead if it is time for it. If there is none, it has
+// one of the withheld calls requested again: the API may have its records by now.
 func (s *Scheduler) startScout(ctx context.Context, now time.Time) {
-	if s.scouting || s.Scout == nil || s.breaker.Paused() || s.guard.ScoutDelay(now) > 0 {
+	if s.scouting || s.breaker.Paused() || s.guard.ScoutDelay(now) > 0 {
+		return
+	}
+	if s.Scout == nil {
+		s.scoutWithheld(now)
 		return
 	}
 	s.scouting = true
@@ -125,10 +130,25 @@ func (s *Scheduler) startScout(ctx context.Context, now time.Time) {
 func (s *Scheduler) onScouted(m *scouted, now time.Time) {
 	if _, known := s.calls[m.callID]; !m.ok || known {
 		s.scouting = false
-		s.guard.ScoutFailed(now)
+		s.scoutWithheld(now)
 		return
 	}
 	s.scouted = m.callID
+}
+
+func (s *Scheduler) scoutWithheld(now time.Time) {
+	s.guard.ScoutFailed(now)
+	for c := range s.withheld { // any one
+		s.requestAgain(c, now)
+		return
+	}
+}
+
+// requestAgain has a withheld call requested once more.
+func (s *Scheduler) requestAgain(c *call, due time.Time) {
+	delete(s.withheld, c)
+	c.due, c.unpaused = due, 0
+	s.queue.push(c)
 }
 
 // request starts a request.

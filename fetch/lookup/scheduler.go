@@ -58,8 +58,7 @@ type Config struct {
 	// between two records found; 0: any number.
 	MaxConsecutiveDeadLetters int
 	// Scout looks ahead while dead letters are withheld. Nil: nothing does, so
-	// that they are released only when an event that is in flight, or a new one,
-	// has a record.
+	// that they are released only when an event that is in flight has a record.
 	Scout       Scout
 	Concurrency int // requests in flight, at most
 	Metrics     *Metrics
@@ -90,6 +89,7 @@ type Scheduler struct {
 	lookingUp  int // of events, those whose call has a request in flight
 	draining   bool
 	nextSecret time.Time
+	clockAhead time.Duration // how far this machine's clock is ahead of the API's; negative: behind
 	throttled  struct {
 		since  time.Time // the first of a row of throttled responses; zero: the last one was none
 		detail string    // of the last of them
@@ -273,9 +273,7 @@ func (s *Scheduler) lookUpSooner(c *call, due, now time.Time) {
 		due = now // it does not overtake other repeats
 	}
 	if _, withheld := s.withheld[c]; withheld {
-		delete(s.withheld, c)
-		c.due, c.unpaused = due, 0
-		s.queue.push(c)
+		s.requestAgain(c, due)
 	} else if c.index != notQueued && c.failures == 0 && due.Before(c.due) {
 		c.unpaused = 0
 		s.queue.move(c, due)

@@ -24,6 +24,7 @@ func (s *Scheduler) handleResponse(r *response, now time.Time) {
 		s.Metrics.Responses.WithLabelValues(r.Verdict.String(), r.Label).Inc()
 		s.Metrics.RequestSeconds.Observe(r.ended.Sub(r.started).Seconds())
 	}
+	s.observeClock(r)
 	s.observeThrottling(&r.Response, now)
 	switch r.kind {
 	case forProbe:
@@ -33,6 +34,21 @@ func (s *Scheduler) handleResponse(r *response, now time.Time) {
 	case forCall:
 		s.onCallResponse(r, now)
 	}
+}
+
+// observeClock compares this machine's clock with the API's. A difference that
+// the exchange itself may explain is none.
+func (s *Scheduler) observeClock(r *response) {
+	if r.Date.IsZero() {
+		return
+	}
+	s.clockAhead = 0
+	if ahead := r.started.Sub(r.Date.Add(time.Second)); ahead > 0 { // Date is cut to seconds
+		s.clockAhead = ahead
+	} else if behind := r.Date.Sub(r.ended); behind > 0 {
+		s.clockAhead = -behind
+	}
+	s.Metrics.ClockAhead.Set(s.clockAhead.Seconds())
 }
 
 // observeThrottling slows the limiter down. Nothing else happens: a throttled
@@ -67,10 +83,8 @@ func (s *Scheduler) release(now time.Time) {
 		return
 	}
 	for c := range s.withheld {
-		c.due, c.unpaused = now, 0
-		s.queue.push(c)
+		s.requestAgain(c, now)
 	}
-	clear(s.withheld)
 }
 
 // onCallResponse applies a response to the events that wait for it. A panic
@@ -176,14 +190,19 @@ func (s *Scheduler) onNotYet(c *call, r *response, now time.Time) (withhold bool
 	return withhold && allOver
 }
 
-// age returns how much of the time since an event lookups were not paused.
+// age returns how much of the time since an event lookups were not paused, by
+// the API's clock if this machine's is ahead of it: with that one, a window would
+// be over before it began. A clock that is behind does no harm, because events of
+// the future count as new.
 func (s *Scheduler) age(w *waiter, at time.Time) time.Duration {
-	return s.breaker.Unpaused(w.event.Time, at)
+	age := s.breaker.Unpaused(w.event.Time, at) - max(0, s.clockAhead)
+	return max(age, s.breaker.Unpaused(w.added, at)) // whatever the clocks say
 }
 
 // isExpired reports whether the API has forgotten the call, by both times of the
-// event: one alone may be wrong.
+// event, as one alone may be wrong, and by the API's clock.
 func (s *Scheduler) isExpired(ev *Event, at time.Time) bool {
+	at = at.Add(-s.clockAhead)
 	return at.Sub(ev.Time) > APIRetention && at.Sub(ev.Recorded) > APIRetention
 }
 
