@@ -96,6 +96,24 @@ func TestOneBadCall(t *testing.T) {
 	}
 }
 
+// An EventTime in seconds is the same time in milliseconds: it expires no event
+// and takes nothing from its window.
+func TestEventTimeInSeconds(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld(t, fetchtest.Config{})
+		w.start("a")
+		for n := range 300 {
+			id := "c" + strconv.Itoa(n)
+			w.api.Script(id, fetchtest.Named("record_not_found")) // readable only for the second request
+			w.feed(int32(n%partitions), fmt.Appendf(nil, `{"CallId":%q,"EventTime":%d}`, id, time.Now().Unix()), w.enriched(id))
+		}
+		w.await(time.Minute)
+		if a := w.check(); a.Enriched != 300 {
+			t.Error(a)
+		}
+	})
+}
+
 // panicky panics for some calls, as a defect of ours would, and quotes what it
 // was asked.
 type panicky struct{ http.RoundTripper }
