@@ -161,8 +161,8 @@ func (b *Breaker) resume(now time.Time) {
 func (b *Breaker) LastGood() time.Time { return b.lastFound }
 
 // Unpaused returns how much of the time between from and to lookups were not
-// paused. It may be asked about any two times, because an event may lie in Kafka
-// during a pause that has to count for it.
+// paused. from may be any time, because an event may have been in Kafka during a
+// pause that has to count for it.
 func (b *Breaker) Unpaused(from, to time.Time) time.Duration {
 	d := to.Sub(from)
 	if b.paused {

@@ -2,7 +2,7 @@
 // an enriched value, or the reason for a dead letter. It decides when a request
 // starts and what its response means.
 //
-// It knows nothing of Kafka and nothing of HTTP: events come in by
+// It depends on neither Kafka nor HTTP: events come in by
 // Scheduler.Add, outcomes leave by Scheduler.Outcomes, and a request is one call
 // of API.Lookup.
 //
@@ -16,7 +16,7 @@
 // What each verdict does (fetch.Verdict says how a response gets one; verdicts.go
 // holds the switch). A good response is found, not_yet or rejected; a bad one is
 // retry, account_rejected or unknown_code. After 20 bad ones in a row, or one when
-// there was no good one for a second, the breaker pauses lookups and asks with a
+// there was no good one for a second, the breaker pauses lookups and finds out by a
 // probe whose fault it is.
 //
 //	verdict           attempt  API   next request               dead letter, if the guard allows it

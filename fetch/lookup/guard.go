@@ -34,20 +34,20 @@ func NewGuard(limit int) *Guard {
 	return &Guard{limit: limit, count: max(0, limit-maxUnprovenDeadLetters)}
 }
 
-// Ruling is what the guard says about a lookup that would end in dead letters.
-type Ruling uint8
+// Decision is what becomes of a lookup that would end in dead letters.
+type Decision uint8
 
-// The rulings.
+// The decisions.
 const (
-	Allowed  Ruling = iota // the lookup ends
-	Withheld               // it waits, without a request, until Found returns true
-	Outdated               // its request began before withholding ended: ask again
+	Allowed  Decision = iota // the lookup ends
+	Withheld                 // it waits, without a request, until Found returns true
+	Outdated                 // its request began before withholding ended: request it again
 )
 
-// Allow rules on a lookup that would end in dead letters, and counts it if it
+// Allow decides about a lookup that would end in dead letters, and counts it if it
 // does. round is what Round returned when its request began: what was in flight
 // when withholding ended would exceed the limit at once.
-func (g *Guard) Allow(now time.Time, round int) Ruling {
+func (g *Guard) Allow(now time.Time, round int) Decision {
 	switch {
 	case g.limit <= 0:
 		return Allowed

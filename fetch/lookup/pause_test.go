@@ -127,15 +127,15 @@ func (e *env) reject(ids ...string) {
 }
 
 func TestDeadLettersAreWithheldUntilARecordIsFound(t *testing.T) {
-	letters := []string{"a rejected after 1@0", "b rejected after 1@0.01", "c rejected after 1@0.02"}
+	deadLetters := []string{"a rejected after 1@0", "b rejected after 1@0.01", "c rejected after 1@0.02"}
 	spec(t, "no outcome meanwhile, one request afterwards", func(e *env) {
 		e.reject("a", "b", "c", "d")
-		e.expect("outcomes", e.run(time.Minute), letters...)
+		e.expect("outcomes", e.run(time.Minute), deadLetters...)
 		if c := e.Conditions(); len(c) != 1 || c[0].Reason != NothingFound || gauge(e, e.Metrics.Withheld) != 1 {
 			e.t.Errorf("%v, %v withheld", c, gauge(e, e.Metrics.Withheld))
 		}
 		e.event("found", 5*time.Second, 1)
-		e.expect("outcomes", e.run(time.Hour), append(letters, "found miss@60.04", "d rejected after 8@60.04")...)
+		e.expect("outcomes", e.run(time.Hour), append(deadLetters, "found miss@60.04", "d rejected after 8@60.04")...)
 		// In between, one of those that are withheld is requested now and then.
 		e.expectRequests("a@0", "b@0.01", "c@0.02", "d@0.03", "d@1.03", "d@2.03", "d@4.03", "d@8.03", "d@16.03", "d@32.03", "found@60.04", "d@60.04")
 		if c := e.Conditions(); len(c) > 0 {
@@ -152,7 +152,7 @@ func TestDeadLettersAreWithheldUntilARecordIsFound(t *testing.T) {
 			e.t.Errorf("%d outcomes: %q", n, e.completed)
 		}
 	}, limited)
-	spec(t, "what was in flight when a record was found is asked again", func(e *env) {
+	spec(t, "what was in flight when a record was found is requested again", func(e *env) {
 		e.took = time.Second
 		for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
 			e.script(id, "rejected")
@@ -173,7 +173,7 @@ func TestDeadLettersAreWithheldUntilARecordIsFound(t *testing.T) {
 			}
 		}
 		if n != 2*deadLetterLimit {
-			e.t.Errorf("%d dead letters, want %d before and %d after: %q", n, deadLetterLimit, deadLetterLimit, e.completed)
+			e.t.Errorf("%d dead deadLetters, want %d before and %d after: %q", n, deadLetterLimit, deadLetterLimit, e.completed)
 		}
 	}, limited)
 	spec(t, "another event of a withheld call is looked up", func(e *env) {
@@ -181,7 +181,7 @@ func TestDeadLettersAreWithheldUntilARecordIsFound(t *testing.T) {
 		e.reject("a", "b", "c", "d")
 		e.run(time.Minute)
 		e.event("d", 5*time.Second, 1)
-		want := append(slices.Clone(letters), "d miss@60.04", "d coalesced@60.04")
+		want := append(slices.Clone(deadLetters), "d miss@60.04", "d coalesced@60.04")
 		e.expect("outcomes", e.run(time.Minute), want...)
 	}, limited)
 	spec(t, "dropped events are forgotten", func(e *env) {

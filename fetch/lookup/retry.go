@@ -21,7 +21,7 @@ const (
 const minEvidence = 16
 
 // minNotYet is the number of not_yet responses that an event needs to be given
-// up: an event that is older than its window has not been asked about in time.
+// up: an event that is older than its window has not been requested in time.
 const minNotYet = 2
 
 // RetryPolicy says when a call is looked up and when to give up. It is pure: every
@@ -31,7 +31,7 @@ type RetryPolicy struct {
 	// record is not there at once.
 	LookupDelay time.Duration
 	// NotFoundWindow is how long after the event's time a record that is not
-	// there is asked for again.
+	// there is requested again.
 	NotFoundWindow time.Duration
 	// RetryWindow is how long a call may keep failing while others succeed.
 	RetryWindow time.Duration
@@ -40,9 +40,9 @@ type RetryPolicy struct {
 // FirstLookup returns when to look up an event of that time first.
 func (p RetryPolicy) FirstLookup(event time.Time) time.Time { return event.Add(p.LookupDelay) }
 
-// NextNotFound returns how long to wait before asking again for a record that
-// was not there for the nth time, when the event had that age; and whether to
-// ask again at all.
+// NextNotFound returns how long to wait before the next request for a record
+// that was not there for the nth time, when the event had that age; and whether
+// to make one at all.
 //
 // The steps double, up to the window's end: 5, 10, 20, 40, 80 and 120 s of two
 // minutes. An event that was past its window from the start gets one

@@ -26,28 +26,28 @@ func TestNotFoundSchedule(t *testing.T) {
 	}{
 		"in time":                       {5, []float64{5, 10, 20, 40, 80, 120}},
 		"lookup delay of 0":             {0, []float64{0, 5, 10, 20, 40, 80, 120}},
-		"first asked after 30 s":        {30, []float64{30, 40, 80, 120}},
-		"first asked just at the end":   {120, []float64{120, 130}},
-		"first asked after the window":  {500, []float64{500, 510}},
-		"first asked days later":        {86400, []float64{86400, 86410}},
-		"first asked just before it is": {119, []float64{119, 120}},
+		"first requested after 30 s":        {30, []float64{30, 40, 80, 120}},
+		"first requested just at the end":   {120, []float64{120, 130}},
+		"first requested after the window":  {500, []float64{500, 510}},
+		"first requested days later":        {86400, []float64{86400, 86410}},
+		"first requested just before it is": {119, []float64{119, 120}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var asked []float64
+			var requested []float64
 			age := time.Duration(c.first * float64(time.Second))
 			for n := 1; ; n++ {
-				asked = append(asked, age.Seconds())
+				requested = append(requested, age.Seconds())
 				wait, again := p.NextNotFound(age, n)
 				if !again {
 					break
 				}
 				if wait <= 0 || n > 20 {
-					t.Fatalf("asked at %v, next after %v", asked, wait)
+					t.Fatalf("requested at %v, next after %v", requested, wait)
 				}
 				age += wait
 			}
-			if fmt.Sprint(asked) != fmt.Sprint(c.want) {
-				t.Errorf("asked at %v, want %v", asked, c.want)
+			if fmt.Sprint(requested) != fmt.Sprint(c.want) {
+				t.Errorf("requested at %v, want %v", requested, c.want)
 			}
 		})
 	}

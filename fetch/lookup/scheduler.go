@@ -19,10 +19,6 @@ const (
 	idleWait            = time.Hour              // nothing to do until a signal
 )
 
-// minThrottled is for how long every response must have been a throttled one
-// before it is reported: until then it is a matter of the pace.
-const minThrottled = 10 * time.Second
-
 // API makes requests to the call-record API; fetch.Client is one.
 type API interface {
 	// Lookup makes one request. It calls sent once, when the request is in
@@ -177,20 +173,6 @@ func (s *Scheduler) Drained() <-chan struct{} { return s.drained }
 // were on their way.
 func (s *Scheduler) Outcomes() *mailbox.Mailbox[Outcome] { return s.outcomes }
 
-// Conditions returns why no progress is made; nothing if it is made. Any
-// goroutine may call it.
-func (s *Scheduler) Conditions() []Condition {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []Condition
-	for r, detail := range s.status {
-		if detail != "" {
-			all = append(all, Condition{Reason(r), detail})
-		}
-	}
-	return all
-}
-
 // Run works until ctx is done and every goroutine that it started has ended.
 func (s *Scheduler) Run(ctx context.Context) {
 	defer s.requests.Wait()
@@ -317,57 +299,6 @@ func (s *Scheduler) forget(assignments []uint64) {
 		delete(s.withheld, c)
 		delete(s.calls, id)
 	}
-}
-
-// publish updates the metrics and what Conditions returns, and logs a change.
-func (s *Scheduler) publish(now time.Time) {
-	s.Metrics.InFlight.WithLabelValues(StateWaiting).Set(float64(s.events - s.lookingUp))
-	s.Metrics.InFlight.WithLabelValues(StateLookingUp).Set(float64(s.lookingUp))
-	s.Metrics.Withheld.Set(float64(len(s.withheld)))
-	s.Metrics.Pace.Set(s.Limiter.Pace(now))
-
-	status := s.describe(now)
-	s.mu.Lock()
-	before := s.status
-	s.status = status
-	s.mu.Unlock()
-	for _, r := range Reasons() {
-		switch began, held := status[r] != "", before[r] != ""; {
-		case began && !held:
-			s.Log.Warn(begins[r], zap.Stringer("reason", r), zap.String("detail", status[r]))
-		case held && !began:
-			s.Log.Info(ends[r], zap.Stringer("reason", r))
-		}
-	}
-	for _, r := range PauseReasons() {
-		if (status[r] != "") != (before[r] != "") {
-			paused := 0.0
-			if status[r] != "" {
-				paused = 1
-			}
-			s.Metrics.Paused.WithLabelValues(r.String()).Set(paused)
-		}
-	}
-}
-
-// What the log says when a reason begins and ceases to hold.
-var (
-	begins = [reasons]string{"lookups paused", "lookups paused", "dead letters withheld", "every request throttled"}
-	ends   = [reasons]string{"lookups resumed", "lookups resumed", "dead letters released", "requests no longer throttled"}
-)
-
-// describe returns the facts behind the reasons that hold.
-func (s *Scheduler) describe(now time.Time) (status [reasons]string) {
-	if r, detail, ok := s.breaker.Reason(); ok {
-		status[r] = detail
-	}
-	if s.guard.Withholding() {
-		status[NothingFound] = s.guard.Detail()
-	}
-	if since := s.throttled.since; !since.IsZero() && now.Sub(since) >= minThrottled {
-		status[Throttled] = "the API throttles every request: " + s.throttled.detail
-	}
-	return status
 }
 
 // complete hands over the outcomes of the waiters that done selects, and keeps

@@ -101,10 +101,9 @@ type attempt struct {
 }
 
 const (
-	apiTimeout   = 5 * time.Second
-	never        = time.Duration(1 << 62)
-	forEver      = never / 4
-	simScoutName = "scout of "
+	apiTimeout = 5 * time.Second
+	never      = time.Duration(1 << 62)
+	forEver    = never / 4
 )
 
 var productionRetry = lookup.RetryPolicy{LookupDelay: 5 * time.Second, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute}
