@@ -24,8 +24,8 @@ func TestNotFoundSchedule(t *testing.T) {
 		first float64 // s after the event
 		want  []float64
 	}{
-		"in time":                       {5, []float64{5, 10, 20, 40, 80, 120}},
-		"lookup delay of 0":             {0, []float64{0, 5, 10, 20, 40, 80, 120}},
+		"in time":                           {5, []float64{5, 10, 20, 40, 80, 120}},
+		"lookup delay of 0":                 {0, []float64{0, 5, 10, 20, 40, 80, 120}},
 		"first requested after 30 s":        {30, []float64{30, 40, 80, 120}},
 		"first requested just at the end":   {120, []float64{120, 130}},
 		"first requested after the window":  {500, []float64{500, 510}},
