@@ -96,23 +96,13 @@ func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outc
 		return o, nil
 	}
 	return o, &lookup.Event{
-		CallID: parsed.CallID, Time: eventTime(rec, parsed.Time, now), Assignment: p.assignment,
+		CallID: parsed.CallID, Assignment: p.assignment,
+		Time:     lookup.EventTime(now, parsed.Time, producer.OriginalTimestamp(rec), rec.Timestamp.UnixMilli()),
+		Recorded: lookup.EventTime(now, producer.OriginalTimestamp(rec), rec.Timestamp.UnixMilli()),
 		// The record is a window into a batch of up to megabytes, and may have to
 		// wait for minutes.
 		Source: clone(rec),
 	}
-}
-
-// eventTime returns the callback's own time, else what a replay handed on, else
-// the record's; never a time in the future.
-func eventTime(rec *kgo.Record, ms int64, now time.Time) time.Time {
-	if ms <= 0 {
-		ms = producer.OriginalTimestamp(rec)
-	}
-	if t := time.UnixMilli(ms); t.Before(now) {
-		return t
-	}
-	return now
 }
 
 // clone copies what an outcome needs of a polled record.

@@ -45,7 +45,8 @@ type Config struct {
 	// Retry says when an event is looked up and when to give up.
 	Retry lookup.RetryPolicy
 	// MaxConsecutiveDeadLetters is the number of lookups in a row of this instance
-	// that may end in a dead letter before lookups are paused; 0: any number.
+	// that may end in a dead letter without a record found in between; further
+	// dead letters are withheld. 0: any number.
 	MaxConsecutiveDeadLetters int
 	// CacheSize (entries), CacheBytes and CacheTTL bound the cache of enriched
 	// values; a CacheSize of 0 means no cache. A longer TTL saves requests for

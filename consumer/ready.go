@@ -9,14 +9,14 @@ import (
 
 // Condition is one reason why an instance is not ready.
 type Condition struct {
-	// Reason is one of the constants below, or the name of a lookup.PauseReason.
+	// Reason is one of the constants below, or the name of a lookup.Reason.
 	Reason string
 	// Detail holds the facts in words, without any secret.
 	Detail string
 }
 
 // The reasons that concern Kafka and the process. Those that concern the API are
-// the names of lookup.PauseReasons, those of one partition are the BlockReasons.
+// the names of lookup.Reasons, those of one partition are the BlockReasons.
 const (
 	ReasonDraining   = "draining"
 	ReasonKafka      = "kafka"        // there is no session
@@ -25,7 +25,7 @@ const (
 
 func (c Condition) String() string { return c.Reason + ": " + c.Detail }
 
-// conditions is what Ready reports besides the lease and the breaker.
+// conditions is what Ready reports besides the lease and the lookups.
 type conditions struct {
 	draining bool
 	session  string      // why there is no session; "" when there is one
@@ -78,8 +78,8 @@ func (c *Consumer) Ready() []Condition {
 		all = append(all, Condition{ReasonNotInGroup,
 			fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused", c.cfg.Group)})
 	}
-	if p := c.scheduler.Status(); p.On {
-		all = append(all, Condition{p.Reason.String(), p.Detail})
+	for _, l := range c.scheduler.Conditions() {
+		all = append(all, Condition{l.Reason.String(), l.Detail})
 	}
 	return append(all, s.blocked...)
 }
@@ -87,7 +87,7 @@ func (c *Consumer) Ready() []Condition {
 // Reasons returns every reason that a Condition can have.
 func Reasons() []string {
 	all := []string{ReasonDraining, ReasonKafka, ReasonNotInGroup}
-	for _, r := range lookup.PauseReasons() {
+	for _, r := range lookup.Reasons() {
 		all = append(all, r.String())
 	}
 	for _, r := range BlockReasons() {

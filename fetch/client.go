@@ -195,6 +195,7 @@ func (c *Client) roundTrip(parent context.Context, callID string, sig *signature
 	defer resp.Body.Close()
 	at.resp = resp
 	r := c.readResponse(ctx, callID, at)
+	r.Date, _ = http.ParseTime(resp.Header.Get("Date")) // zero if it is none
 	if r.Verdict == Throttled {
 		r.RetryAfter = retryAfter(resp.Header, time.Now())
 	}
@@ -267,10 +268,10 @@ func cancelledResponse(ctx context.Context) Response {
 // applyToSigner applies what the response says about the UserSig to the signer,
 // and sets the verdict of the codes that depend on earlier responses (Resign).
 func (c *Client) applyToSigner(r *Response, sig *signature) {
-	if r.Verdict == AccountRejected || r.EscalateAfter > 0 {
-		// The next request, most likely a probe, gets a new UserSig: the old one
-		// may be what the API rejects.
-		defer c.signer.drop(sig)
+	if r.Verdict == AccountRejected || r.Verdict == Unknown {
+		// The UserSig may be what the API rejects, also with a code that is not in
+		// the table.
+		defer c.signer.renew(sig, time.Now())
 	}
 	if r.Verdict.Good() {
 		c.signer.accepted(sig)
@@ -279,7 +280,7 @@ func (c *Client) applyToSigner(r *Response, sig *signature) {
 		return
 	}
 	if row, known := codeByNumber[r.Code]; known && row.Resign && !c.signer.expired(sig) {
-		r.Verdict, r.ProbeEvery = Retry, 0
+		r.Verdict = Retry
 	}
 	if err := c.key.Err(); err != nil {
 		r.Message += "; besides, the secret key cannot be read again: " + err.Error()

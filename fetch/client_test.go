@@ -27,10 +27,10 @@ func TestEveryCodeHasItsVerdict(t *testing.T) {
 	want := map[string]fetch.Verdict{"other": fetch.Unknown}
 	for class, codes := range map[fetch.Verdict][]int{
 		fetch.NotYet:    {101050},
-		fetch.Retry:     {101001, 60008, 60013, 60014, 70169, 70500, 60004, 60005, 70001},
+		fetch.Retry:     {101001, 60008, 60013, 60014, 70169, 70500, 10002, 20004, 20005, 30006, 40006, 50004, 90992, 90994, 90995, 91000, 70001, 70052},
 		fetch.Throttled: {60007, 60011, 60018, 60019},
-		fetch.AccountRejected: {60002, 60006, 60009, 60010, 60012, 60016, 60017, 60020, 60021, 60025, 60026, 60027, 60028, 70003, 70009,
-			70013, 70014, 70015, 70016, 70017, 70018, 70019, 70020, 70050, 70051, 70107},
+		fetch.AccountRejected: {60002, 60004, 60005, 60006, 60009, 60010, 60012, 60016, 60017, 60020, 60021, 60025, 60026, 60027, 60028, 70002, 70003, 70005, 70009,
+			70013, 70014, 70015, 70016, 70017, 70018, 70019, 70020, 70050, 70051, 70107, 70114, 70403},
 		fetch.Rejected: {60003, 60015, 101002, 70402},
 	} {
 		for _, c := range codes {
@@ -58,11 +58,8 @@ func TestEveryCodeHasItsVerdict(t *testing.T) {
 			if row.Name != "" && (row.Meaning == "" || row.Source == "") {
 				t.Error("the row lacks meaning or source")
 			}
-			if row.Code == 70050 && a.ProbeEvery != time.Minute {
-				t.Errorf("locked out: probe every %v", a.ProbeEvery)
-			}
-			if (row.Code == 60004 || row.Code == 60005) != (a.EscalateAfter == 3) {
-				t.Errorf("EscalateAfter %d", a.EscalateAfter)
+			if (row.Code == 70050) != (a.Lockout == time.Minute) {
+				t.Errorf("locked out for %v", a.Lockout)
 			}
 			if next := send(t, c, api, "id"); next.Verdict != fetch.Found {
 				t.Errorf("afterwards: %+v", next)

@@ -3,13 +3,7 @@ package fetch
 import (
 	"fmt"
 	"strconv"
-	"time"
 )
-
-// accountProbeInterval is how often a probe is sent while the API rejects the
-// account. The vendor names no interval: half a minute loses little time once
-// the account works again, and two requests per minute load nothing.
-const accountProbeInterval = 30 * time.Second
 
 // The indexes of codes. Building them panics on a repeated code or name, which
 // fails every test run.
@@ -45,12 +39,3 @@ func CodeByName(name string) CodeRow {
 
 // label returns the value of the metric label code.
 func (r *CodeRow) label() string { return strconv.Itoa(r.Code) }
-
-// probeEvery returns the interval between probes while lookups are paused
-// because of this code.
-func (r *CodeRow) probeEvery() time.Duration {
-	if r.ProbeEvery > 0 {
-		return r.ProbeEvery
-	}
-	return accountProbeInterval
-}

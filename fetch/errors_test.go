@@ -105,10 +105,8 @@ verdicts. Verdict and code are labels of the metric ` + "`enricher_api_responses
 		switch {
 		case row.Resign:
 			verdict = fmt.Sprintf("`%v` with a new UserSig; if that is refused, too, %s", fetch.Retry, verdict)
-		case row.EscalateAfter > 0:
-			verdict += fmt.Sprintf("; after %d in a row for one CallId, `%v`", row.EscalateAfter, fetch.AccountRejected)
-		case row.ProbeEvery > 0:
-			verdict += fmt.Sprintf(", with a probe every %v s", row.ProbeEvery.Seconds())
+		case row.Lockout > 0:
+			verdict += fmt.Sprintf(", without a probe for %v s", row.Lockout.Seconds())
 		}
 		line("| %d | `%s` | %s | %s | %d |", row.Code, row.Name, row.Meaning, verdict, slices.Index(sources, row.Source)+1)
 	}
@@ -180,7 +178,7 @@ func statusesByLabel(t *testing.T) map[string]string {
 
 // Each response that the document lists has the effect that it promises: a call
 // that alone draws it, while other calls are found, ends with a reason which the
-// verdict's effect names, and lookups are paused if it says so.
+// verdict's effect names, and pauses nothing.
 func TestResponsesHaveTheDocumentedEffect(t *testing.T) {
 	faults := map[string]fetchtest.Fault{
 		"0":             {},
@@ -234,8 +232,8 @@ func TestResponsesHaveTheDocumentedEffect(t *testing.T) {
 					if (reason != "") != strings.Contains(promise, "dead-letter") || !strings.Contains(promise, reason) {
 						t.Errorf("ended with %q, but the effect is: %s", reason, promise)
 					}
-					if strings.Contains(promise, "pauses lookups") != pauses[final(first).String()] {
-						t.Errorf("paused for %v, but the effect is: %s", pauses, promise)
+					if len(pauses) > 0 {
+						t.Errorf("lookups were paused for %v, though other calls succeed", pauses)
 					}
 					seen[final(first)][reason] = true
 				})
@@ -253,9 +251,10 @@ func TestResponsesHaveTheDocumentedEffect(t *testing.T) {
 
 // final returns the verdict that a call gets if all its responses are like r.
 func final(r fetch.Response) fetch.Verdict {
-	resign := r.Code == fetch.CodeByName("usersig_expired").Code
-	if r.EscalateAfter > 0 || resign {
-		return fetch.AccountRejected
+	for _, row := range fetch.Codes() {
+		if row.Code == r.Code && row.Resign {
+			return row.Verdict
+		}
 	}
 	return r.Verdict
 }
@@ -270,7 +269,7 @@ func soleBadCall(t *testing.T, faults []fetchtest.Fault, age time.Duration) (fir
 	recorder := &firstResponse{Client: newClient(t, fetch.ClientConfig{Transport: fetchtest.Transport(api)}), callID: bad}
 	core, logs := observer.New(zap.WarnLevel)
 	s := lookup.NewScheduler(lookup.Config{
-		API: recorder, Lease: valid{}, Limiter: lookup.NewLimiter(0), Cache: lookup.NewCache(0, 0, 0), Breaker: lookup.NewBreaker(0),
+		API: recorder, Lease: valid{}, Limiter: lookup.NewLimiter(false), Cache: lookup.NewCache(0, 0, 0),
 		Retry:       lookup.RetryPolicy{NotFoundWindow: time.Minute, RetryWindow: time.Minute},
 		Concurrency: 16, Metrics: lookup.NewMetrics(prometheus.NewRegistry()), Log: zap.New(core),
 	})
@@ -310,8 +309,8 @@ type firstResponse struct {
 	first  atomic.Pointer[fetch.Response]
 }
 
-func (f *firstResponse) Lookup(ctx context.Context, callID string, sent func()) fetch.Response {
-	r := f.Client.Lookup(ctx, callID, sent)
+func (f *firstResponse) Lookup(ctx context.Context, callID string, o fetch.Observer) fetch.Response {
+	r := f.Client.Lookup(ctx, callID, o)
 	if callID == f.callID {
 		f.first.CompareAndSwap(nil, &r)
 	}

@@ -112,8 +112,8 @@ func checkResponse(tb testing.TB, api *fetchtest.API, a fetch.Response) {
 	if (a.Verdict == fetch.Found) != (a.Record != nil) || (a.Verdict == fetch.Found) != (a.Message == "") {
 		tb.Errorf("%v with record %v and message %q", a.Verdict, a.Record, a.Message)
 	}
-	if (a.Verdict == fetch.AccountRejected) != (a.ProbeEvery > 0 && a.EscalateAfter == 0) {
-		tb.Errorf("%v with ProbeEvery %v", a.Verdict, a.ProbeEvery)
+	if a.Verdict != fetch.AccountRejected && a.Lockout > 0 {
+		tb.Errorf("%v with a lockout of %v", a.Verdict, a.Lockout)
 	}
 	if api != nil {
 		text := fmt.Sprintf("%v\n%+v\n%#v", a, a, a)

@@ -37,7 +37,7 @@ func judgeStatus(status int) Response {
 //
 // 4xx statuses that concern neither access nor time are Unknown, not Rejected:
 // no document says that the API uses them. One call that draws such a status
-// ends as unknown_code after a few attempts; if all calls do, lookups are paused
+// ends as unknown_code after the retry window; if all calls do, lookups are paused
 // and none becomes a dead letter.
 func statusKind(status int) kind {
 	switch status {
@@ -100,13 +100,10 @@ func judgeCode(code int, info string) Response {
 	r := unknownCode.response(fmt.Sprintf("%d is not in the error table", code))
 	if row, known := codeByNumber[code]; known {
 		r = Response{
-			Verdict:       row.Verdict,
-			Label:         row.label(),
-			Message:       fmt.Sprintf("%d %s: %s", row.Code, row.Name, row.Meaning),
-			EscalateAfter: row.EscalateAfter,
-		}
-		if row.Verdict == AccountRejected || row.EscalateAfter > 0 {
-			r.ProbeEvery = row.probeEvery()
+			Verdict: row.Verdict,
+			Label:   row.label(),
+			Message: fmt.Sprintf("%d %s: %s", row.Code, row.Name, row.Meaning),
+			Lockout: row.Lockout,
 		}
 	}
 	if info != "" {

@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
-	"net/http"
 	"time"
 )
 
@@ -58,8 +57,8 @@ func (c *Client) Probe(ctx context.Context) ProbeResult {
 			p.CertificateEnds = s.PeerCertificates[0].NotAfter
 		}
 	}
-	if t, err := http.ParseTime(at.resp.Header.Get("Date")); err == nil {
-		p.Clock, p.ClockAhead = t, now.Sub(t)
+	if !r.Date.IsZero() {
+		p.Clock, p.ClockAhead = r.Date, now.Sub(r.Date)
 	}
 	return p
 }

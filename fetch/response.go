@@ -27,11 +27,10 @@ type Response struct {
 	// RetryAfter is the pause that a Throttled response asked for, at most
 	// 60 s; 0 if it named none.
 	RetryAfter time.Duration
-	// ProbeEvery is, for AccountRejected, the interval between probes.
-	ProbeEvery time.Duration
-	// EscalateAfter is, for a few Retry codes, the number of such responses in a
-	// row for one CallId after which they mean AccountRejected; 0 for all others.
-	EscalateAfter int
+	// Date is the time by the API's clock, to the second; zero if it sent none.
+	Date time.Time
+	// Lockout is, for AccountRejected, for how long the API rejects everything.
+	Lockout time.Duration
 }
 
 // kind is a response that no row of the error table decided.
@@ -110,9 +109,5 @@ func ResponseLabels() []ResponseLabel {
 
 // response returns a response of this kind.
 func (k kind) response(message string) Response {
-	r := Response{Verdict: kinds[k].Verdict, Label: kinds[k].Code, Message: message}
-	if r.Verdict == AccountRejected {
-		r.ProbeEvery = accountProbeInterval
-	}
-	return r
+	return Response{Verdict: kinds[k].Verdict, Label: kinds[k].Code, Message: message}
 }

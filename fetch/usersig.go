@@ -22,6 +22,9 @@ const (
 	// clockBack is how far the clock may be set back behind a UserSig's time before
 	// it is replaced: to the API it would come from the future.
 	clockBack = time.Minute
+	// minUserSigAge is the age at which a UserSig that the API may have rejected
+	// is replaced.
+	minUserSigAge = time.Minute
 )
 
 // signature is a UserSig and what the API said about it.
@@ -46,7 +49,7 @@ type signer struct {
 	red        *redactor
 
 	// current is the UserSig in use; nil: the next request signs. A new one is
-	// stored with mu held; drop and expired clear it by compare-and-swap.
+	// stored with mu held; renew and expired clear it by compare-and-swap.
 	current atomic.Pointer[signature]
 
 	mu     sync.Mutex
@@ -118,9 +121,12 @@ func (s *signer) accepted(sig *signature) {
 	s.resign = false
 }
 
-// drop makes the next request sign again, unless one has done so already.
-func (s *signer) drop(sig *signature) {
-	s.current.CompareAndSwap(sig, nil)
+// renew makes the next request sign again, unless one has done so already or sig
+// is new: a call that alone draws rejections must not make every request sign.
+func (s *signer) renew(sig *signature, now time.Time) {
+	if now.Unix()-sig.signedAt >= int64(minUserSigAge/time.Second) {
+		s.current.CompareAndSwap(sig, nil)
+	}
 }
 
 // expired records that the API called sig expired, and reports whether that is

@@ -33,18 +33,18 @@ var verdicts = [...]struct {
 }{
 	Found:           {"found", true, true, "enriches the event and caches the record"},
 	NotYet:          {"not_yet", true, true, "retries until the not-found window ends, then dead-letters the event as `not_found`, `not_ended` or, after 7 days, `expired`"},
-	Retry:           {"retry", true, false, "retries with exponential backoff. A call that keeps failing for the retry window while others succeed is dead-lettered as `lookup_failed`"},
-	Throttled:       {"throttled", false, false, "pauses lookups for the requested time (at most a minute), or for 1 to 5 s"},
-	AccountRejected: {"account_rejected", false, false, "pauses lookups until a probe succeeds. A call that alone draws such responses is dead-lettered as `lookup_failed`"},
-	Rejected:        {"rejected", true, false, "dead-letters the event as `rejected`"},
-	Unknown:         {"unknown_code", true, false, "tries five times, then dead-letters the event as `unknown_code`"},
+	Retry:           {"retry", true, false, "retries with exponential backoff. A call that keeps failing for the retry window while others succeed is dead-lettered as `lookup_failed`. If a probe fails, too, lookups pause"},
+	Throttled:       {"throttled", false, false, "slows down, and waits for as long as the API asks (at most a minute)"},
+	AccountRejected: {"account_rejected", true, false, "retries with exponential backoff. A call that alone is rejected for the retry window is dead-lettered as `lookup_failed`. If a probe is rejected, too, lookups pause"},
+	Rejected:        {"rejected", true, true, "dead-letters the event as `rejected`"},
+	Unknown:         {"unknown_code", true, false, "retries with exponential backoff. A call that keeps drawing such codes for the retry window while others succeed is dead-lettered as `unknown_code`. If a probe draws one, too, lookups pause"},
 }
 
 // String returns the name used in logs and metric labels.
 func (v Verdict) String() string { return verdicts[v].name }
 
 // CountsAsAttempt reports whether the response counts as an attempt for the
-// events that wait for it. Those that concern all calls do not.
+// events that wait for it.
 func (v Verdict) CountsAsAttempt() bool { return verdicts[v].attempt }
 
 // Good reports whether the response shows that the API works and accepts the
@@ -54,3 +54,7 @@ func (v Verdict) Good() bool { return verdicts[v].good }
 // Effect returns what enricher does on this verdict, as the documents say it. The
 // tests hold the documents and package fetch/lookup to it.
 func (v Verdict) Effect() string { return verdicts[v].effect }
+
+// Bad reports whether the verdict shows that the API does not work, or does not
+// accept the account, at least for this call.
+func (v Verdict) Bad() bool { return v == Retry || v == AccountRejected || v == Unknown }

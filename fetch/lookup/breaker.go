@@ -1,243 +1,194 @@
 package lookup
 
 import (
-	"fmt"
+	"math"
 	"time"
 
 	"enricher/fetch"
 )
 
-// PauseReason is why lookups are paused.
-type PauseReason uint8
-
-// The reasons, most severe first.
 const (
-	AccountRejected PauseReason = iota // the API rejects the account, key or app
-	APIDown                            // the API fails for all calls
-	NothingFound                       // too many lookups in a row would end in a dead letter
-	Throttled                          // the API asks for a slower pace
-	pauseReasons
+	// maxBadInRow is the number of bad responses in a row that pause lookups until
+	// a probe has shown whose fault they are. At the default rate that is a tenth
+	// of a second of nothing but failures.
+	maxBadInRow = 20
+	// maxQuiet is how long the last good response may be ago for a single bad one
+	// to be taken as the fault of its call.
+	maxQuiet = time.Second
+
+	// The intervals between probes double from 1 s up to these. An account is
+	// fixed by a person; an API that fails may be back at any moment.
+	maxProbeInterval        = 5 * time.Second
+	maxAccountProbeInterval = 30 * time.Second
+
+	// maxPauses bounds the memory of pauses: at one a minute, those of four hours.
+	maxPauses = 256
 )
 
-var pauseReasonNames = [pauseReasons]string{"account_rejected", "api_down", "nothing_found", "throttled"}
-
-// String returns the name used in logs, readiness and metric labels.
-func (r PauseReason) String() string { return pauseReasonNames[r] }
-
-// PauseReasons returns all reasons, most severe first.
-func PauseReasons() []PauseReason {
-	return []PauseReason{AccountRejected, APIDown, NothingFound, Throttled}
-}
-
+// How likely it is that all failures of a call are chance is estimated from the
+// share of requests that fail at the moment.
 const (
-	// APIDown begins after this many failures in a row, of this many calls. At
-	// the default rate that is a tenth of a second of nothing but failures,
-	// which single bad calls do not cause.
-	downFailures, downCalls = 20, 5
-	// It also begins after this many failures of the only call that is looked up.
-	downAlone = 5
-
-	downProbeInterval = time.Second
-	// Probes for NothingFound are ordinary lookups and most find nothing, so
-	// they are rarer.
-	nothingFoundProbeInterval = 5 * time.Second
+	// shareWeight is the weight of one response in the moving average: the last
+	// fifty or so count.
+	shareWeight = 0.02
+	// shareDoubt is added to the average, because the sample is small.
+	shareDoubt = 0.1
+	// maxShare keeps a failure from counting nothing: in the end, a call that
+	// always fails is given up even if nearly all others fail.
+	maxShare = 0.97
 )
 
-// throttlePauses are the pauses after throttled responses that name none; the
-// last one repeats. The vendor names no duration; these keep the loss below the
-// time that its own clients wait.
-var throttlePauses = [...]time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second}
-
-// Breaker is the circuit breaker between waiting events and the API. It pauses
-// lookups for one or more reasons; while they are paused only probes go out. It
-// is pure: no clock, no lock.
+// Breaker is the circuit breaker between waiting calls and the API. There is one
+// kind of pause, and only a good response to a probe ends it: a request for a call
+// that does not exist, so it shows whether the API works for this account. A
+// pause begins with such a probe at once. If only some calls are at fault, it is
+// over after one round trip.
+//
+// It is pure: no clock, no lock.
 type Breaker struct {
-	maxDeadLetters int // 0: off
+	paused    bool
+	since     time.Time // when the pause began
+	level     int       // probes of this pause that failed
+	nextProbe time.Time
+	probing   bool           // a probe is in flight
+	failure   fetch.Response // of the last probe that failed
 
-	paused    [pauseReasons]bool
-	since     [pauseReasons]time.Time // when the pause for the reason began
-	lastProbe time.Time
-	resumedAt time.Time // when the last reason ended; zero: never paused
-
-	accountError   fetch.Response      // the last AccountRejected
-	failures       int                 // Retry and Unknown responses in a row
-	failed         map[string]struct{} // their CallIds, up to downCalls
-	failure        fetch.Response      // the last of them
-	deadLetters    int                 // lookups that were given up since the last Found
-	throttle       fetch.Response      // the last Throttled
-	throttledUntil time.Time
-	throttleLevel  int // index in throttlePauses of the next pause
+	resumedAt time.Time
+	badInRow  int
+	lastGood  time.Time // the last good response
+	lastFound time.Time // the last good response to a request for a call, not to a probe
+	pauses    []pause   // those that are over, oldest first
+	badShare  float64   // of the first requests for calls
 }
 
-// NewBreaker returns a breaker that pauses nothing yet. maxDeadLetters is the
-// number of lookups in a row that may end in a dead letter, without one found in
-// between; 0: any number.
-func NewBreaker(maxDeadLetters int) *Breaker {
-	return &Breaker{maxDeadLetters: maxDeadLetters, failed: make(map[string]struct{})}
-}
+type pause struct{ from, to time.Time }
 
-// Paused returns the most severe reason for which lookups are paused, if any.
-func (b *Breaker) Paused(now time.Time) (PauseReason, bool) {
-	if b.paused[Throttled] && !now.Before(b.throttledUntil) {
-		b.reset(Throttled, b.throttledUntil)
+// Paused reports whether lookups are paused: only a probe may go out.
+func (b *Breaker) Paused() bool { return b.paused }
+
+// Reason returns why lookups are paused and what the last probe showed. Nothing
+// is reported before a probe has failed: a single bad call is no reason.
+func (b *Breaker) Reason() (r Reason, detail string, ok bool) {
+	switch {
+	case !b.paused || b.level == 0:
+		return 0, "", false
+	case b.failure.Verdict == fetch.AccountRejected:
+		return AccountRejected, "the API rejects the account: " + b.failure.Message, true
 	}
-	for r, paused := range b.paused {
-		if paused {
-			return PauseReason(r), true
-		}
-	}
-	return 0, false
+	return APIDown, "the API fails for all calls: " + b.failure.Message, true
 }
 
-// PausedFor reports whether r is one of the reasons for which lookups are paused.
-func (b *Breaker) PausedFor(r PauseReason) bool { return b.paused[r] }
-
-// ResumedAt returns when lookups were last resumed; zero: they were never paused.
-func (b *Breaker) ResumedAt() time.Time { return b.resumedAt }
-
-// ProbeDelay returns how long it is until the next probe may go out; 0: now,
-// or lookups are not paused.
+// ProbeDelay returns how long it is until the next probe of this pause may go out.
 func (b *Breaker) ProbeDelay(now time.Time) time.Duration {
-	reason, paused := b.Paused(now)
-	if !paused {
-		return 0
+	if b.probing {
+		return idleWait
 	}
-	var interval time.Duration
-	switch reason {
-	case AccountRejected:
-		interval = b.accountError.ProbeEvery
-	case APIDown:
-		interval = downProbeInterval
-	case NothingFound:
-		interval = nothingFoundProbeInterval
-	}
-	last := b.since[reason]
-	if b.lastProbe.After(last) {
-		last = b.lastProbe
-	}
-	wait := last.Add(interval).Sub(now)
-	if b.paused[Throttled] { // whatever the other reasons are
-		wait = max(wait, b.throttledUntil.Sub(now))
-	}
-	return max(0, wait)
+	return max(0, b.nextProbe.Sub(now))
 }
 
-// ProbeSent notes that a probe went out.
-func (b *Breaker) ProbeSent(now time.Time) { b.lastProbe = now }
+// ProbeSent notes that a probe is in flight.
+func (b *Breaker) ProbeSent() { b.probing = true }
+
+// ProbeWithheld notes that the probe was not made after all.
+func (b *Breaker) ProbeWithheld() { b.probing = false }
 
 // ProbeNow lets the next probe out at once: the cause may be fixed.
-func (b *Breaker) ProbeNow() {
-	b.lastProbe = time.Time{}
-	if b.paused[AccountRejected] {
-		b.since[AccountRejected] = time.Time{}
-	}
-}
+func (b *Breaker) ProbeNow(now time.Time) { b.nextProbe = now }
 
-// Observe applies the response to a request for callID that was started then.
-func (b *Breaker) Observe(now, started time.Time, callID string, r *fetch.Response) {
-	b.Paused(now)
-	failed := r.Verdict == fetch.Retry || r.Verdict == fetch.Unknown
-	switch {
-	case r.Verdict == fetch.AccountRejected:
-		b.accountError = *r
-		b.trip(AccountRejected, now)
-	case r.Verdict == fetch.Throttled:
-		b.pause(now, started, r)
-	case failed:
-		b.fail(now, callID, r)
-	}
-	if r.Verdict != fetch.Throttled && !failed {
-		b.failures = 0
-		clear(b.failed)
-		b.reset(APIDown, now)
-		// A response to a request from before the pause is no news.
-		if r.Verdict != fetch.AccountRejected && started.After(b.since[AccountRejected]) {
-			b.reset(AccountRejected, now)
-		}
-	}
-	if r.Verdict == fetch.Unknown && started.After(b.since[AccountRejected]) {
-		b.reset(AccountRejected, now)
-	}
-	if r.Verdict == fetch.Found {
-		b.deadLetters = 0
-		b.reset(NothingFound, now)
-	}
-	if r.Verdict.Good() && !b.paused[Throttled] {
-		b.throttleLevel = 0
-	}
-}
-
-func (b *Breaker) fail(now time.Time, callID string, r *fetch.Response) {
-	b.failure = *r
-	b.failures++
-	if len(b.failed) < downCalls {
-		b.failed[callID] = struct{}{}
-	}
-	if b.failures >= downFailures && len(b.failed) >= downCalls ||
-		b.failures >= downAlone && len(b.failed) == 1 {
-		b.trip(APIDown, now)
-	}
-}
-
-// pause pauses lookups for as long as the API asks, or for longer each time.
-func (b *Breaker) pause(now, started time.Time, r *fetch.Response) {
-	b.throttle = *r
-	pause := r.RetryAfter
-	if pause == 0 {
-		// All requests sent before the pause began were throttled once.
-		if !started.After(b.since[Throttled]) {
-			return
-		}
-		pause = throttlePauses[b.throttleLevel]
-		b.throttleLevel = min(b.throttleLevel+1, len(throttlePauses)-1)
-	}
-	if until := now.Add(pause); until.After(b.throttledUntil) {
-		b.throttledUntil = until
-	}
-	b.trip(Throttled, now)
-}
-
-// TakeDeadLetter allows one lookup to end in dead letters and counts it. After
-// too many in a row it refuses and pauses lookups.
-func (b *Breaker) TakeDeadLetter(now time.Time) bool {
-	if b.maxDeadLetters <= 0 {
-		return true
-	}
-	if b.deadLetters >= b.maxDeadLetters {
-		b.trip(NothingFound, now)
-		return false
-	}
-	b.deadLetters++
-	return true
-}
-
-func (b *Breaker) trip(r PauseReason, now time.Time) {
-	if !b.paused[r] || r == Throttled {
-		b.since[r] = now
-	}
-	b.paused[r] = true
-}
-
-func (b *Breaker) reset(r PauseReason, now time.Time) {
-	if !b.paused[r] {
+// ObserveProbe applies the response to a probe.
+func (b *Breaker) ObserveProbe(now time.Time, r *fetch.Response) {
+	b.probing = false
+	if r.Verdict.Good() {
+		b.badInRow, b.lastGood = 0, now
+		b.resume(now)
 		return
 	}
-	b.paused[r] = false
-	if b.paused == [pauseReasons]bool{} {
-		b.resumedAt = now
+	b.failure = *r
+	b.level++
+	longest := maxProbeInterval
+	if r.Verdict == fetch.AccountRejected {
+		longest = maxAccountProbeInterval
+	}
+	interval := longest
+	if b.level < 6 { // 1 s << 5 exceeds both
+		interval = min(longest, time.Second<<(b.level-1))
+	}
+	b.nextProbe = now.Add(max(interval, r.Lockout))
+}
+
+// Observe applies the response to a request for a call. first says that it is
+// the first one for this call: repeated requests would count a call that always
+// fails again and again.
+func (b *Breaker) Observe(now, started time.Time, r *fetch.Response, first bool) {
+	bad := r.Verdict.Bad()
+	if first && r.Verdict != fetch.Throttled {
+		b.observeFirst(bad)
+	}
+	switch {
+	case r.Verdict.Good():
+		b.badInRow, b.lastGood, b.lastFound = 0, now, now
+	case b.paused, !bad, started.Before(b.resumedAt):
+		// A request from before the last pause says nothing new.
+	default:
+		b.badInRow++
+		if b.badInRow >= maxBadInRow || now.Sub(b.lastGood) >= maxQuiet {
+			b.paused, b.since, b.level, b.nextProbe, b.badInRow = true, now, 0, now, 0
+		}
 	}
 }
 
-// Detail returns the facts behind a reason, in words.
-func (b *Breaker) Detail(r PauseReason) string {
-	switch r {
-	case AccountRejected:
-		return "the API rejects the account: " + b.accountError.Message
-	case APIDown:
-		return "the API fails for all calls: " + b.failure.Message
-	case NothingFound:
-		return fmt.Sprintf("%d consecutive lookups found nothing", b.deadLetters)
-	default:
-		return "the API throttles requests: " + b.throttle.Message
+func (b *Breaker) observeFirst(bad bool) {
+	x := 0.0
+	if bad {
+		x = 1
+	}
+	b.badShare += shareWeight * (x - b.badShare)
+}
+
+func (b *Breaker) resume(now time.Time) {
+	if !b.paused {
+		return
+	}
+	b.paused, b.resumedAt = false, now
+	b.pauses = append(b.pauses, pause{b.since, now})
+	if len(b.pauses) > maxPauses {
+		// The two oldest become one of the same total length.
+		oldest := b.pauses[0]
+		b.pauses = b.pauses[1:]
+		b.pauses[0].from = b.pauses[0].from.Add(-oldest.to.Sub(oldest.from))
 	}
 }
+
+// LastGood returns when a request for a call, not a probe, last got a good
+// response.
+func (b *Breaker) LastGood() time.Time { return b.lastFound }
+
+// Unpaused returns how much of the time between from and to lookups were not
+// paused. from may be any time, because an event may have been in Kafka during a
+// pause that has to count for it.
+func (b *Breaker) Unpaused(from, to time.Time) time.Duration {
+	d := to.Sub(from)
+	if b.paused {
+		d -= overlap(pause{b.since, to}, from, to)
+	}
+	for i := len(b.pauses) - 1; i >= 0 && b.pauses[i].to.After(from); i-- {
+		d -= overlap(b.pauses[i], from, to)
+	}
+	return max(d, 0)
+}
+
+// overlap returns how much of the pause lies between from and to.
+func overlap(p pause, from, to time.Time) time.Duration {
+	if from.After(p.from) {
+		p.from = from
+	}
+	if to.Before(p.to) {
+		p.to = to
+	}
+	return max(0, p.to.Sub(p.from))
+}
+
+// Evidence returns what one more failure of a call says against the call itself:
+// −ln of the chance that a request fails at the moment. Failures are chance with
+// e to the minus their sum.
+func (b *Breaker) Evidence() float64 { return -math.Log(min(b.badShare+shareDoubt, maxShare)) }

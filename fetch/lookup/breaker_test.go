@@ -1,8 +1,8 @@
 package lookup_test
 
 import (
-	"fmt"
-	"strings"
+	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -10,236 +10,182 @@ import (
 	"enricher/fetch/lookup"
 )
 
-// The schedule and the gate are pure: their tests need no clock but the times
-// that they hand over.
-
-var epoch = time.Unix(1764000000, 0)
-
-func at(seconds float64) time.Time {
-	return epoch.Add(time.Duration(seconds * float64(time.Second)))
-}
-
-// TestNotFoundSchedule: a call is asked for 5, 10, 20, 40, 80 and 120 s after
-// its event, and then given up; a late start joins in; an old event gets one
-// confirmation.
-func TestNotFoundSchedule(t *testing.T) {
-	s := lookup.RetryPolicy{LookupDelay: 5 * time.Second, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute}
-	for name, c := range map[string]struct {
-		first float64 // s after the event
-		took  float64 // s between asking and the next look at the schedule
-		want  []float64
-	}{
-		"in time":                       {5, 0, []float64{5, 10, 20, 40, 80, 120}},
-		"settle delay of 0":             {0, 0, []float64{0, 5, 10, 20, 40, 80, 120}},
-		"answers take half a second":    {5, .5, []float64{5, 10, 20, 40, 80, 120}},
-		"first asked after 30 s":        {30, 0, []float64{30, 40, 80, 120}},
-		"first asked just at the end":   {120, 0, []float64{120, 130}},
-		"first asked after the window":  {500, 0, []float64{500, 510}},
-		"first asked days later":        {86400, 0, []float64{86400, 86410}},
-		"first asked just before it is": {119, 0, []float64{119, 120}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var asked []float64
-			now := at(c.first)
-			for n := 1; ; n++ {
-				asked = append(asked, now.Sub(epoch).Seconds())
-				next, again := s.NextNotFound(epoch, now, n)
-				if !again {
-					break
-				}
-				if !next.After(now) || n > 20 {
-					t.Fatalf("asked at %v, next at %v", asked, next.Sub(epoch))
-				}
-				now = next
-			}
-			if fmt.Sprint(asked) != fmt.Sprint(c.want) {
-				t.Errorf("asked at %v, want %v", asked, c.want)
-			}
-		})
-	}
-	if got := s.FirstLookup(epoch); got != at(5) {
-		t.Errorf("first lookup at %v", got.Sub(epoch))
-	}
-	if s.Expired(epoch, at(7*86400)) || !s.Expired(epoch, at(7*86400+1)) {
-		t.Error("the API keeps records for seven days")
-	}
-}
-
-// TestBackoff: half a second doubled up to 30 s, with full jitter.
-func TestBackoff(t *testing.T) {
-	var s lookup.RetryPolicy
-	for n := 1; n <= 40; n++ {
-		limit := 30 * time.Second
-		if n <= 6 {
-			limit = 500 * time.Millisecond << (n - 1)
-		}
-		var sum, most time.Duration
-		for range 2000 {
-			d := s.Backoff(n)
-			if d < 0 || d >= limit {
-				t.Fatalf("after %d failures: %v, want less than %v", n, d, limit)
-			}
-			sum, most = sum+d, max(most, d)
-		}
-		if mean := sum / 2000; mean < limit*4/10 || mean > limit*6/10 || most < limit*9/10 {
-			t.Errorf("after %d failures: mean %v, most %v of %v", n, mean, most, limit)
-		}
-	}
-}
-
-// step is one thing that happens to a breaker.
+// step is a response that a breaker observes.
 type step struct {
-	at         float64 // s
-	verdict    string  // an answer to a request started a moment before; "" none
-	call       string
-	started    float64 // s before the answer; 0: 0.01
-	retry      float64 // RetryAfter, s
-	deadLetter string  // "yes" or "no": a lookup is about to end in a dead letter, and whether the breaker allows it
-	want       string  // the reason for the pause afterwards; "": none
-	probe      float64 // s until the next probe; −1: not looked at
+	at      float64 // s
+	verdict fetch.Verdict
+	probe   bool
+	started float64 // s before the response; 0: 0.01
+	paused  bool    // afterwards
 }
 
-func play(t *testing.T, g *lookup.Breaker, steps []step) {
-	t.Helper()
-	verdicts := map[string]fetch.Response{
-		"found": {Verdict: fetch.Found}, "not yet": {Verdict: fetch.NotYet}, "retry": {Verdict: fetch.Retry, Message: "it failed"},
-		"throttled": {Verdict: fetch.Throttled, Message: "slower"}, "account_rejected": {Verdict: fetch.AccountRejected, ProbeEvery: 30 * time.Second, Message: "no"},
-		"locked": {Verdict: fetch.AccountRejected, ProbeEvery: time.Minute}, "rejected": {Verdict: fetch.Rejected}, "unknown": {Verdict: fetch.Unknown},
-	}
-	for i, s := range steps {
-		now := at(s.at)
-		if s.verdict != "" {
-			a, ok := verdicts[s.verdict]
-			if !ok {
-				t.Fatalf("step %d: no such verdict", i)
-			}
-			a.RetryAfter = time.Duration(s.retry * float64(time.Second))
-			if s.started == 0 {
-				s.started = 0.01
-			}
-			if s.call == "" {
-				s.call = "call"
-			}
-			g.Observe(now, at(s.at-s.started), s.call, &a)
-		}
-		if s.deadLetter != "" && g.TakeDeadLetter(now) != (s.deadLetter == "yes") {
-			t.Errorf("step %d at %v s: TakeDeadLetter, want %s", i, s.at, s.deadLetter)
-		}
-		reason, paused := g.Paused(now)
-		got := ""
-		if paused {
-			got = reason.String()
-		}
-		if got != s.want {
-			t.Fatalf("step %d at %v s: paused for %q, want %q", i, s.at, got, s.want)
-		}
-		if paused && s.probe >= 0 {
-			if wait := g.ProbeDelay(now).Seconds(); wait < s.probe-.001 || wait > s.probe+.001 {
-				t.Errorf("step %d at %v s: next probe in %v s, want %v", i, s.at, wait, s.probe)
-			}
-		}
-	}
-}
+func good(at float64) step { return step{at: at, verdict: fetch.NotYet} }
 
-func repeat(n int, s step) []step {
-	var all []step
+// bads are n bad responses, a hundredth of a second apart, from a time on.
+func bads(n int, from float64) (all []step) {
 	for i := range n {
-		s.call = fmt.Sprint("call-", i%7)
-		s.at += 0.01
-		all = append(all, s)
+		all = append(all, step{at: from + float64(i)/100, verdict: fetch.Retry})
 	}
 	return all
 }
 
-// Every transition of the breaker, one case each.
-func TestBreakerTransitions(t *testing.T) {
-	join := func(parts ...[]step) (all []step) {
-		for _, p := range parts {
+func steps(parts ...any) (all []step) {
+	for _, p := range parts {
+		switch p := p.(type) {
+		case step:
+			all = append(all, p)
+		case []step:
 			all = append(all, p...)
 		}
-		return all
 	}
-	for name, steps := range map[string][]step{
-		"not paused":                                                      {{verdict: "found"}, {verdict: "not yet"}, {verdict: "rejected"}, {verdict: "retry"}, {verdict: "unknown"}},
-		"account_rejected":                                                {{at: 1, verdict: "account_rejected", want: "account_rejected", probe: 30}, {at: 2, want: "account_rejected", probe: 29}, {at: 31.5, verdict: "account_rejected", want: "account_rejected"}},
-		"account_rejected, locked out":                                    {{at: 1, verdict: "locked", want: "account_rejected", probe: 60}},
-		"account_rejected ends: found":                                    {{at: 1, verdict: "account_rejected", want: "account_rejected"}, {at: 31, verdict: "found"}},
-		"account_rejected ends: not yet":                                  {{at: 1, verdict: "account_rejected", want: "account_rejected"}, {at: 31, verdict: "not yet"}},
-		"account_rejected ends: reject":                                   {{at: 1, verdict: "account_rejected", want: "account_rejected"}, {at: 31, verdict: "rejected"}},
-		"account_rejected ends: unknown":                                  {{at: 1, verdict: "account_rejected", want: "account_rejected"}, {at: 31, verdict: "unknown"}},
-		"account_rejected continues: retry":                               {{at: 1, verdict: "account_rejected", want: "account_rejected"}, {at: 31, verdict: "retry", want: "account_rejected"}},
-		"account_rejected continues: throttled":                           {{at: 1, verdict: "account_rejected", want: "account_rejected"}, {at: 31, verdict: "throttled", want: "account_rejected"}},
-		"account_rejected continues: a response to a request from before": {{at: 1, verdict: "account_rejected", want: "account_rejected"}, {at: 1.5, verdict: "found", started: 2, want: "account_rejected", probe: -1}},
-		"api_down: 20 in a row over 5 calls":                              join(repeat(19, step{verdict: "retry"}), []step{{at: 1, verdict: "retry", want: "api_down", probe: 1}, {at: 1.5, want: "api_down", probe: .5}}),
-		"api_down: unknown codes count":                                   join(repeat(10, step{verdict: "retry"}), repeat(9, step{at: .5, verdict: "unknown"}), []step{{at: 1, verdict: "unknown", want: "api_down", probe: 1}}),
-		"api_down: a good answer in between":                              join(repeat(19, step{verdict: "retry"}), []step{{at: 1, verdict: "not yet"}}, repeat(19, step{at: 2, verdict: "retry"})),
-		"api_down: 5 of one call alone": {
-			{at: 1, verdict: "retry"}, {at: 2, verdict: "retry"}, {at: 3, verdict: "retry"}, {at: 4, verdict: "retry"}, {at: 5, verdict: "retry", want: "api_down", probe: 1},
-		},
-		"api_down: few calls, not one": {
-			{at: 1, verdict: "retry", call: "a"}, {at: 2, verdict: "retry", call: "b"}, {at: 3, verdict: "retry", call: "a"}, {at: 4, verdict: "retry", call: "b"}, {at: 5, verdict: "retry", call: "a"}, {at: 6, verdict: "retry", call: "b"},
-		},
-		"api_down ends: not yet":                 join(repeat(19, step{verdict: "retry"}), []step{{at: 1, verdict: "retry", want: "api_down"}, {at: 2, verdict: "not yet"}}),
-		"api_down continues: retry":              join(repeat(19, step{verdict: "retry"}), []step{{at: 1, verdict: "retry", want: "api_down"}, {at: 2, verdict: "retry", want: "api_down", probe: -1}}),
-		"api_down continues: throttled":          join(repeat(19, step{verdict: "retry"}), []step{{at: 1, verdict: "retry", want: "api_down"}, {at: 2, verdict: "throttled", want: "api_down", probe: -1}}),
-		"account_rejected outranks api_down":     join(repeat(19, step{verdict: "retry"}), []step{{at: 1, verdict: "retry", want: "api_down"}, {at: 2, verdict: "account_rejected", want: "account_rejected", probe: 30}}),
-		"nothing_found":                          {{deadLetter: "yes"}, {deadLetter: "yes"}, {deadLetter: "yes"}, {at: 1, deadLetter: "no", want: "nothing_found", probe: 5}, {at: 2, deadLetter: "no", want: "nothing_found", probe: 4}},
-		"found resets the count of dead letters": {{deadLetter: "yes"}, {deadLetter: "yes"}, {verdict: "found"}, {deadLetter: "yes"}, {deadLetter: "yes"}, {deadLetter: "yes"}, {at: 1, deadLetter: "no", want: "nothing_found", probe: 5}},
-		"nothing_found ends: found":              {{deadLetter: "yes"}, {deadLetter: "yes"}, {deadLetter: "yes"}, {at: 1, deadLetter: "no", want: "nothing_found"}, {at: 6, verdict: "found"}, {at: 7, deadLetter: "yes"}},
-		"nothing_found continues: not yet":       {{deadLetter: "yes"}, {deadLetter: "yes"}, {deadLetter: "yes"}, {at: 1, deadLetter: "no", want: "nothing_found"}, {at: 6, verdict: "not yet", want: "nothing_found", probe: -1}},
-		"throttled: the pause grows": {
-			{at: 0, verdict: "throttled", want: "throttled", probe: 1}, {at: 1}, {at: 1.5, verdict: "throttled", want: "throttled", probe: 2}, {at: 3.5},
-			{at: 4, verdict: "throttled", want: "throttled", probe: 4}, {at: 8.1, verdict: "throttled", want: "throttled", probe: 5}, {at: 13.2, verdict: "throttled", want: "throttled", probe: 5},
-			{at: 18.3, verdict: "found"}, {at: 19, verdict: "throttled", want: "throttled", probe: 1},
-		},
-		"throttled: requests in flight count once": {
-			{at: 0, verdict: "throttled", want: "throttled", probe: 1}, {at: .02, verdict: "throttled", started: .5, want: "throttled", probe: .98}, {at: .03, verdict: "throttled", started: .5, want: "throttled", probe: .97}, {at: 1},
-		},
-		"throttled: for as long as the API asks": {{at: 0, verdict: "throttled", retry: 7, want: "throttled", probe: 7}, {at: 6.9, want: "throttled", probe: .1}, {at: 7}},
-		"throttled: the longer pause wins":       {{at: 0, verdict: "throttled", retry: 7, want: "throttled"}, {at: .1, verdict: "throttled", retry: 2, want: "throttled", probe: 6.9}},
-		"throttled holds probes back":            {{at: 0, verdict: "account_rejected", want: "account_rejected", probe: 30}, {at: 29, verdict: "throttled", retry: 20, want: "account_rejected", probe: 20}, {at: 49, want: "account_rejected", probe: 0}},
-		"api_down outranks nothing_found":        join([]step{{deadLetter: "yes"}, {deadLetter: "yes"}, {deadLetter: "yes"}, {deadLetter: "no", want: "nothing_found"}}, repeat(19, step{at: 1, verdict: "retry", want: "nothing_found", probe: -1}), []step{{at: 2, verdict: "retry", want: "api_down", probe: -1}, {at: 3, verdict: "not yet", want: "nothing_found", probe: -1}, {at: 4, verdict: "found"}}),
-	} {
-		for i := range steps {
-			if steps[i].want != "" && steps[i].probe == 0 && !strings.Contains(name, "holds probes") {
-				steps[i].probe = -1
-			}
-		}
-		t.Run(name, func(t *testing.T) { play(t, lookup.NewBreaker(3), steps) })
-	}
+	return all
+}
 
-	t.Run("any number of dead letters", func(t *testing.T) {
-		g := lookup.NewBreaker(0)
-		for range 5000 {
-			if !g.TakeDeadLetter(epoch) {
-				t.Fatal("shut")
+func observe(b *lookup.Breaker, s step) {
+	if s.started == 0 {
+		s.started = .01
+	}
+	r := &fetch.Response{Verdict: s.verdict}
+	if s.probe {
+		b.ProbeSent()
+		b.ObserveProbe(at(s.at), r)
+	} else {
+		b.Observe(at(s.at), at(s.at-s.started), r, false)
+	}
+}
+
+func TestBreakerTransitions(t *testing.T) {
+	probe := func(at float64, v fetch.Verdict, paused bool) step {
+		return step{at: at, verdict: v, probe: true, paused: paused}
+	}
+	bad := func(at float64, v fetch.Verdict, paused bool) step { return step{at: at, verdict: v, paused: paused} }
+	for name, all := range map[string][]step{
+		"good responses":                               {good(0), {at: 5, verdict: fetch.Found}, {at: 9, verdict: fetch.Rejected}},
+		"throttled is neither good nor bad":            {good(0), bad(5, fetch.Throttled, false), bad(5.1, fetch.Retry, true)},
+		"one bad response within a second":             {good(0), bad(.9, fetch.Retry, false)},
+		"one bad response after a second":              {good(0), bad(1, fetch.Retry, true)},
+		"one bad response before any good one":         {bad(0, fetch.AccountRejected, true)},
+		"every kind of bad response: account":          {good(0), bad(1, fetch.AccountRejected, true)},
+		"every kind of bad response: unknown":          {good(0), bad(1, fetch.Unknown, true)},
+		"19 in a row":                                  steps(good(0), bads(19, .1)),
+		"20 in a row":                                  steps(good(0), bads(19, .1), bad(.5, fetch.Retry, true)),
+		"19, a good one, 19":                           steps(good(0), bads(19, .1), good(.3), bads(19, .4)),
+		"a good response to a request changes nothing": {good(0), bad(1, fetch.Retry, true), {at: 1.1, verdict: fetch.Found, started: .5, paused: true}},
+		"a probe: not yet":                             {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.NotYet, false)},
+		"a probe: found":                               {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.Found, false)},
+		"a probe: rejected":                            {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.Rejected, false)},
+		"a probe: retry":                               {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.Retry, true)},
+		"a probe: throttled":                           {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.Throttled, true)},
+		"a probe: unknown":                             {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.Unknown, true)},
+		"a request from before the last resumption":    {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.NotYet, false), {at: 4, verdict: fetch.Retry, started: 3.5}},
+		"a request from after it":                      {good(0), bad(1, fetch.Retry, true), probe(1.1, fetch.NotYet, false), bad(4, fetch.Retry, true)},
+		"the count begins again after a pause":         steps(good(0), bads(19, .1), bad(.5, fetch.Retry, true), probe(.6, fetch.NotYet, false), bads(19, .7)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &lookup.Breaker{}
+			for i, s := range all {
+				observe(b, s)
+				if b.Paused() != s.paused {
+					t.Fatalf("paused after step %d (%v at %v s): %v", i, s.verdict, s.at, b.Paused())
+				}
+			}
+		})
+	}
+}
+
+func TestNothingIsReportedBeforeAProbeFailed(t *testing.T) {
+	b := &lookup.Breaker{}
+	observe(b, step{at: 1, verdict: fetch.Retry})
+	if _, _, reported := b.Reason(); reported || !b.Paused() {
+		t.Error("reported before a probe has failed")
+	}
+	observe(b, step{at: 2, verdict: fetch.Retry, probe: true})
+	if r, _, reported := b.Reason(); !reported || r != lookup.APIDown {
+		t.Errorf("reported: %v, %v", reported, r)
+	}
+	observe(b, step{at: 3, verdict: fetch.NotYet, probe: true})
+	if _, _, reported := b.Reason(); reported {
+		t.Error("reported after the pause")
+	}
+}
+
+// Unpaused against a plain sum, with more pauses than are kept one by one.
+func TestUnpausedTime(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	b := &lookup.Breaker{}
+	var pauses [][2]float64
+	now := 0.0
+	check := func(from, to float64) {
+		t.Helper()
+		want := to - from
+		for _, p := range pauses {
+			want -= max(0, min(to, p[1])-max(from, p[0]))
+		}
+		if got := b.Unpaused(at(from), at(to)).Seconds(); math.Abs(got-want) > .001 {
+			t.Fatalf("after %d pauses: %v s between %v and %v, want %v", len(pauses), got, from, to, want)
+		}
+	}
+	for range 1000 {
+		now += 1.5 + 10*rng.Float64()
+		from := now
+		observe(b, step{at: now, verdict: fetch.Retry})
+		pauses = append(pauses, [2]float64{from, math.Inf(1)})
+		now += rng.ExpFloat64()
+		check(from-3, now) // during a pause
+		observe(b, step{at: now, verdict: fetch.NotYet, probe: true})
+		pauses[len(pauses)-1][1] = now
+		recent := pauses[max(0, len(pauses)-250)][0]
+		a, z := recent+(now-recent)*rng.Float64(), recent+(now-recent)*rng.Float64()
+		check(min(a, z), max(a, z))
+		check(-5, now) // all of them: the total is exact, however old they are
+	}
+	if got := b.Unpaused(at(now), at(now-5)); got != 0 {
+		t.Errorf("%v backwards", got)
+	}
+}
+
+func TestEvidenceFollowsTheShareOfFailures(t *testing.T) {
+	for _, c := range []struct {
+		share    float64
+		failures int // until they are evidence enough
+	}{{0, 7}, {.1, 10}, {.5, 32}, {1, 526}} {
+		b := &lookup.Breaker{}
+		rng := rand.New(rand.NewPCG(1, 2))
+		sum, n := 0.0, 5000
+		for i := range 2 * n {
+			v := fetch.Found
+			if rng.Float64() < c.share {
+				v = fetch.Retry
+			}
+			b.Observe(at(float64(i)), at(float64(i)), &fetch.Response{Verdict: v}, true)
+			b.Observe(at(float64(i)), at(float64(i)), &fetch.Response{Verdict: fetch.Retry}, false) // of a repeat: no matter
+			b.Observe(at(float64(i)), at(float64(i)), &fetch.Response{Verdict: fetch.Throttled}, true)
+			if i >= n {
+				sum += b.Evidence() / float64(n)
 			}
 		}
-	})
-	t.Run("ResumedAt is when the last reason ended", func(t *testing.T) {
-		g := lookup.NewBreaker(3)
-		if !g.ResumedAt().IsZero() {
-			t.Error("resumed, though lookups were never paused")
+		if got := 16 / sum; got < float64(c.failures)*.9-1 || got > float64(c.failures)*1.1 {
+			t.Errorf("with %v failing: %.1f failures are evidence enough, want %d", c.share, got, c.failures)
 		}
-		play(t, g, []step{{at: 1, verdict: "account_rejected", want: "account_rejected", probe: -1}, {at: 31, verdict: "throttled", retry: 10, want: "account_rejected", probe: -1}, {at: 35, verdict: "not yet", want: "throttled", probe: -1}, {at: 50}})
-		if got := g.ResumedAt().Sub(epoch).Seconds(); got != 41 {
-			t.Errorf("resumed at %v s, want 41, when the last reason ended", got)
-		}
-	})
-	t.Run("probes", func(t *testing.T) {
-		g := lookup.NewBreaker(3)
-		if g.ProbeDelay(epoch) != 0 {
-			t.Error("probes are held back though lookups are not paused")
-		}
-		play(t, g, []step{{at: 1, verdict: "account_rejected", want: "account_rejected", probe: 30}})
-		g.ProbeSent(at(31))
-		play(t, g, []step{{at: 32, want: "account_rejected", probe: 29}})
-		g.ProbeNow()
-		play(t, g, []step{{at: 33, want: "account_rejected", probe: 0}})
-	})
-	for _, r := range lookup.PauseReasons() {
-		if r.String() == "" {
-			t.Error("a reason without a name")
-		}
+	}
+}
+
+// A new key may be what the API waits for.
+func TestProbeNow(t *testing.T) {
+	b := &lookup.Breaker{}
+	observe(b, step{at: 0, verdict: fetch.AccountRejected})
+	for i := range 6 {
+		observe(b, step{at: float64(i), verdict: fetch.AccountRejected, probe: true})
+	}
+	if wait := b.ProbeDelay(at(10)); wait != 25*time.Second {
+		t.Errorf("next probe in %v", wait)
+	}
+	b.ProbeNow(at(10))
+	if wait := b.ProbeDelay(at(10)); wait != 0 {
+		t.Errorf("next probe in %v", wait)
+	}
+	b.ProbeSent()
+	if wait := b.ProbeDelay(at(10)); wait == 0 {
+		t.Error("a second probe, while one is in flight")
 	}
 }

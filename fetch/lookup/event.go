@@ -10,11 +10,42 @@ import (
 // before Add; nobody writes to it afterwards.
 type Event struct {
 	CallID string
-	Time   time.Time // the event's own; the windows of its retries begin here
+	// Time is the event's own; the window of its retries begins here. See EventTime.
+	Time time.Time
+	// Recorded is when the event came into its topic. Zero: unknown.
+	Recorded time.Time
 	// Assignment groups events that Drop forgets together.
 	Assignment uint64
 	// Source is the caller's own, returned untouched with the outcome.
 	Source any
+}
+
+const (
+	// earliestEvent is the beginning of 2015, in s since 1970. The API is younger:
+	// an earlier time is a default, a counter, or another unit.
+	earliestEvent = 1_420_070_400
+	// firstMilliseconds is where numbers are no longer seconds (of the year 5138)
+	// but milliseconds (of 1973).
+	firstMilliseconds = 100_000_000_000
+)
+
+// EventTime returns the first of the candidates that is a time; now if none is.
+// Candidates are in ms since 1970; one in seconds is recognised. A time before
+// 2015 counts as not given, and one in the future as now.
+func EventTime(now time.Time, candidates ...int64) time.Time {
+	for _, ms := range candidates {
+		if ms >= earliestEvent && ms < firstMilliseconds {
+			ms *= 1000
+		}
+		if ms < earliestEvent*1000 {
+			continue
+		}
+		if t := time.UnixMilli(ms); t.Before(now) {
+			return t
+		}
+		return now
+	}
+	return now
 }
 
 // Source says where the record of an outcome came from.

@@ -24,8 +24,12 @@ import (
 type apiFunc func(ctx context.Context, callID string) fetch.Response
 
 // Lookup implements API.
-func (f apiFunc) Lookup(ctx context.Context, callID string, sent func()) fetch.Response {
-	sent()
+func (f apiFunc) Lookup(ctx context.Context, callID string, o fetch.Observer) fetch.Response {
+	if !o.Begin() {
+		return fetch.Response{Verdict: fetch.Retry}
+	}
+	o.Connected()
+	o.Written()
 	return f(ctx, callID)
 }
 
@@ -43,11 +47,10 @@ var responses = map[string]fetch.Response{
 	"not_yet":          {Verdict: fetch.NotYet},
 	"not_ended":        {Verdict: fetch.NotYet, NotEnded: true},
 	"retry":            {Verdict: fetch.Retry},
-	"escalates":        {Verdict: fetch.Retry, EscalateAfter: 3, ProbeEvery: 30 * time.Second},
 	"throttled":        {Verdict: fetch.Throttled},
 	"throttled_7s":     {Verdict: fetch.Throttled, RetryAfter: 7 * time.Second},
-	"account_rejected": {Verdict: fetch.AccountRejected, ProbeEvery: 30 * time.Second},
-	"locked_out":       {Verdict: fetch.AccountRejected, ProbeEvery: time.Minute},
+	"account_rejected": {Verdict: fetch.AccountRejected},
+	"locked_out":       {Verdict: fetch.AccountRejected, Lockout: time.Minute},
 	"rejected":         {Verdict: fetch.Rejected},
 	"unknown_code":     {Verdict: fetch.Unknown},
 	"broken":           {Verdict: fetch.Found}, // without a record, at which the scheduler panics
@@ -61,7 +64,7 @@ type env struct {
 	took  time.Duration // by each request
 
 	mu        sync.Mutex
-	scripts   map[string]string // words by CallId; the last one repeats; none: found
+	scripts   map[string]string // words by CallId, "probe" for probes; the last one repeats; none: found, or not_yet for probes
 	sent      []string          // requests as "CallId@seconds", in order
 	completed []string
 }
@@ -72,7 +75,7 @@ func newEnv(t *testing.T, changes ...func(*Config)) *env {
 	e := &env{t: t, start: time.Now(), scripts: map[string]string{}}
 	cfg := Config{
 		API: apiFunc(e.respond), Lease: leaseFunc(func() bool { return true }),
-		Limiter: NewLimiter(0), Cache: NewCache(1000, 1<<20, time.Hour), Breaker: NewBreaker(0),
+		Limiter: NewLimiter(false), Cache: NewCache(1000, 1<<20, time.Hour),
 		Retry:       RetryPolicy{LookupDelay: 5 * time.Second, NotFoundWindow: 2 * time.Minute, RetryWindow: 5 * time.Minute},
 		Concurrency: 100, Metrics: NewMetrics(prometheus.NewRegistry()), Log: zap.NewNop(),
 	}
@@ -103,8 +106,11 @@ func (e *env) requested() []string {
 
 func (e *env) respond(_ context.Context, callID string) fetch.Response {
 	e.mu.Lock()
-	words := strings.Fields(e.scripts[callID])
 	word := "found"
+	if callID == fetch.ProbeCallID {
+		callID, word = "probe", "not_yet"
+	}
+	words := strings.Fields(e.scripts[callID])
 	if len(words) > 0 {
 		word = words[0]
 	}

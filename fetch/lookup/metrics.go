@@ -14,6 +14,9 @@ type Metrics struct {
 	RequestSeconds prometheus.Histogram   // from the request's start to its response
 	InFlight       *prometheus.GaugeVec   // state: one of the States
 	Paused         *prometheus.GaugeVec   // reason: one of the PauseReasons; 1 while it holds
+	Withheld       prometheus.Gauge       // lookups whose dead letters are withheld
+	Pace           prometheus.Gauge       // 1: nothing was throttled lately
+	ClockAhead     prometheus.Gauge       // seconds; negative: behind
 	CacheResults   *prometheus.CounterVec // result: one of the Sources
 }
 
@@ -39,10 +42,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "enricher_in_flight_events", Help: "Events between poll and commit by state."}, []string{"state"}),
 		Paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "enricher_lookups_paused", Help: "1 while lookups are paused for the reason."}, []string{"reason"}),
+		Withheld: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "enricher_dead_letters_withheld", Help: "Lookups that would have ended in dead letters and wait until a record is found."}),
+		Pace: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "enricher_api_pace_ratio", Help: "Part of the rate limit that is used since the API last throttled a request; 1: all of it."}),
+		ClockAhead: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "enricher_clock_ahead_seconds", Help: "How far this machine's clock is ahead of the API's by the last response; negative: behind, 0: no difference that the response time does not explain."}),
 		CacheResults: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "enricher_cache_results_total", Help: "Events by where their record came from: the cache, a request, or a request for another event."}, []string{"result"}),
 	}
-	reg.MustRegister(m.Requests, m.Responses, m.RequestSeconds, m.InFlight, m.Paused, m.CacheResults)
+	reg.MustRegister(m.Requests, m.Responses, m.RequestSeconds, m.InFlight, m.Paused, m.Withheld, m.Pace, m.ClockAhead, m.CacheResults)
 	for _, l := range fetch.ResponseLabels() {
 		m.Responses.WithLabelValues(l.Verdict.String(), l.Code)
 	}

@@ -8,62 +8,68 @@ import (
 // APIRetention is how long the API keeps a record. Source: the Call API's own page.
 const APIRetention = 7 * 24 * time.Hour
 
-// MaxUnknownAttempts is how often a code that is not in the table is tried.
-const MaxUnknownAttempts = 5
-
-// Back-off after failures that are expected to pass.
+// Back-off after a bad response.
 const (
 	minBackoff = 500 * time.Millisecond
-	maxBackoff = 30 * time.Second
+	maxBackoff = time.Minute
 )
 
+// minEvidence is the sum of Breaker.Evidence at which a call that keeps failing is
+// given up: by then its failures are chance in one case of nine million. With a
+// healthy API that takes 7 failures, while a tenth of all requests fails 10, and
+// while half of them fail 32.
+const minEvidence = 16
+
+// minNotYet is the number of not_yet responses that an event needs to be given
+// up: an event that is older than its window has not been requested in time.
+const minNotYet = 2
+
 // RetryPolicy says when a call is looked up and when to give up. It is pure: every
-// time is the caller's.
+// time is the caller's. Windows are unpaused time, see Breaker.Unpaused.
 type RetryPolicy struct {
 	// LookupDelay is how long after the event's time the first lookup waits: the
 	// record is not there at once.
 	LookupDelay time.Duration
 	// NotFoundWindow is how long after the event's time a record that is not
-	// there is asked for again.
+	// there is requested again.
 	NotFoundWindow time.Duration
 	// RetryWindow is how long a call may keep failing while others succeed.
 	RetryWindow time.Duration
 }
 
 // FirstLookup returns when to look up an event of that time first.
-func (s RetryPolicy) FirstLookup(event time.Time) time.Time { return event.Add(s.LookupDelay) }
+func (p RetryPolicy) FirstLookup(event time.Time) time.Time { return event.Add(p.LookupDelay) }
 
-// Expired says that an event is older than what the API keeps.
-func (s RetryPolicy) Expired(event, now time.Time) bool { return now.Sub(event) > APIRetention }
-
-// NextNotFound returns when to ask again for a record that was not there when asked for
-// the nth time, and whether to ask again at all. from is where the window
-// begins: the later of the event's time and the gate's last opening.
+// NextNotFound returns how long to wait before the next request for a record
+// that was not there for the nth time, when the event had that age; and whether
+// to make one at all.
 //
 // The steps double, up to the window's end: 5, 10, 20, 40, 80 and 120 s of two
 // minutes. An event that was past its window from the start gets one
 // confirmation.
-func (s RetryPolicy) NextNotFound(from, asked time.Time, n int) (next time.Time, again bool) {
-	for _, part := range [...]time.Duration{24, 12, 6, 3} {
-		if next = from.Add(s.NotFoundWindow / part); next.After(asked) {
-			return next, true
+func (p RetryPolicy) NextNotFound(age time.Duration, n int) (wait time.Duration, again bool) {
+	w := p.NotFoundWindow
+	for _, step := range [...]time.Duration{w / 24, w / 12, w / 6, w / 3, w * 2 / 3, w} {
+		if step > age {
+			return step - age, true
 		}
 	}
-	if next = from.Add(s.NotFoundWindow * 2 / 3); next.After(asked) {
-		return next, true
-	}
-	if next = from.Add(s.NotFoundWindow); next.After(asked) {
-		return next, true
-	}
-	return asked.Add(s.NotFoundWindow / 12), n == 1
+	return w / 12, n < minNotYet
 }
 
-// Backoff is the pause after the nth failure in a row: 0.5 s × 2ⁿ⁻¹, at most
-// 30 s, with full jitter.
-func (s RetryPolicy) Backoff(n int) time.Duration {
+// Backoff returns the pause after the nth bad response in a row: half to all of
+// 0.5 s × 2ⁿ⁻¹, at most a minute.
+func (p RetryPolicy) Backoff(n int) time.Duration {
 	d := maxBackoff
-	if n < 7 {
+	if n <= 7 { // 0.5 s << 7 exceeds it
 		d = min(d, minBackoff<<(n-1))
 	}
-	return rand.N(d)
+	return d/2 + rand.N(d/2)
+}
+
+// GiveUp reports whether a call that keeps failing becomes a dead letter: it has
+// failed for the whole window, its failures are no chance, and the API works for
+// other calls, since one got a good response between its last two failures.
+func (p RetryPolicy) GiveUp(failing time.Duration, evidence float64, othersWork bool) bool {
+	return failing >= p.RetryWindow && evidence >= minEvidence && othersWork
 }

@@ -1,10 +1,7 @@
 package lookup
 
 import (
-	"container/heap"
 	"context"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -27,7 +24,7 @@ type API interface {
 	// Lookup makes one request, or none if the observer does not let it begin.
 	Lookup(ctx context.Context, callID string, o fetch.Observer) fetch.Response
 	// SecretChanged reports, once for each change, that the secret key is
-	// another one. It is called while the API rejects the account.
+	// another one. It is called while lookups are paused.
 	SecretChanged(now time.Time) bool
 }
 
@@ -37,14 +34,27 @@ type Lease interface {
 	Valid(now time.Time) bool
 }
 
+// Scout reads events that are not in flight yet.
+type Scout interface {
+	// Next returns an event beyond those in flight: by turns the newest one whose
+	// record may be readable by now, and a random one. ok is false if there is
+	// none, or if it cannot be read. It may take its time.
+	Next(ctx context.Context) (callID string, ok bool)
+}
+
 // Config says what a Scheduler works with.
 type Config struct {
-	API         API
-	Lease       Lease
-	Limiter     *Limiter
-	Cache       *Cache
-	Breaker     *Breaker // the scheduler's own from here on
-	Retry       RetryPolicy
+	API     API
+	Lease   Lease
+	Limiter *Limiter
+	Cache   *Cache
+	Retry   RetryPolicy
+	// MaxConsecutiveDeadLetters is how many lookups may end in dead letters
+	// between two records found; 0: any number.
+	MaxConsecutiveDeadLetters int
+	// Scout looks ahead while dead letters are withheld. Nil: nothing does, so
+	// that they are released only when an event that is in flight has a record.
+	Scout       Scout
 	Concurrency int // requests in flight, at most
 	Metrics     *Metrics
 	Log         *zap.Logger
@@ -61,26 +71,27 @@ type Scheduler struct {
 	drained  chan struct{} // closed when draining and no request is in flight
 
 	// Run's goroutine owns these.
-	calls         map[string]*call // by CallId
-	queue         queue
-	requests      sync.WaitGroup
-	inFlight      int // requests
-	events        int // of all calls
-	lookingUp     int // of events, those whose call has a request in flight
-	goodResponses uint64
-	draining      bool
-	nextSecret    time.Time
-	pausedFor     map[PauseReason]bool // as last published in the metrics
+	breaker    *Breaker
+	guard      *Guard
+	calls      map[string]*call // by CallId
+	queue      queue
+	withheld   map[*call]struct{} // neither queued nor in flight, until the guard releases them
+	scouting   bool               // from the beginning of Scout.Next to the response
+	scouted    string             // the CallId to look up next as a scout; "": none
+	requests   sync.WaitGroup
+	inFlight   int // requests
+	events     int // of all calls
+	lookingUp  int // of events, those whose call has a request in flight
+	draining   bool
+	nextSecret time.Time
+	clockAhead time.Duration // how far this machine's clock is ahead of the API's; negative: behind
+	throttled  struct {
+		since  time.Time // the first of a row of throttled responses; zero: the last one was none
+		detail string    // of the last of them
+	}
 
 	mu     sync.Mutex
-	status Pause // as last published
-}
-
-// Pause says whether and why lookups are paused. The zero value: they are not.
-type Pause struct {
-	On     bool
-	Reason PauseReason // the most severe one
-	Detail string      // the facts in words
+	status [reasons]string // the facts in words, as last published; "": it does not hold
 }
 
 // message is what others hand to the scheduler: one of its fields is set.
@@ -88,26 +99,37 @@ type message struct {
 	add      []*Event
 	drop     []uint64
 	drain    bool
+	scouted  *scouted
 	response *response
+}
+
+// scouted is what Scout.Next returned.
+type scouted struct {
+	callID string
+	ok     bool
 }
 
 // call is one call whose record events wait for.
 type call struct {
-	id            string
-	waiters       []waiter
-	nextAttempt   time.Time // not before
-	earliestProbe time.Time // not even as a probe before
-	lastProbe     time.Time
-	index         int // in the queue; −1: its request is in flight
+	id      string
+	waiters []waiter
+	index   int // in its heap; notQueued: in none
 
-	failures      int       // Retry responses in a row
-	unknowns      int       // Unknown responses in a row
-	failingSince  time.Time // start of the first of that row
-	goodAtFailure uint64    // goodResponses then
-	suspectCount  int       // responses in a row with a code that may concern the account
-	accountErrors int       // AccountRejected responses, with good ones of other calls in between
-	goodAtAccount uint64    // goodResponses at the last of those
+	requested bool      // a request has begun
+	responded bool      // a response other than a throttled one has come
+	due       time.Time // not before
+	// The call is not due either before so much time since then has passed, during
+	// which lookups were not paused.
+	unpaused      time.Duration
+	unpausedSince time.Time
+
+	failures     int       // bad responses in a row
+	failingSince time.Time // the first of them
+	lastFailure  time.Time
+	evidence     float64 // the sum of Breaker.Evidence at those that count
 }
+
+const notQueued = -1
 
 // waiter is an event that waits for a call's record.
 type waiter struct {
@@ -118,27 +140,17 @@ type waiter struct {
 	notYet      int // NotYet responses
 }
 
-// response is what came of one request.
-type response struct {
-	fetch.Response
-	call    *call
-	started time.Time
-	ended   time.Time
-	// withheld: no request was made, because the lease had ended since it was
-	// started. It is no attempt.
-	withheld bool
-	panic    string // not "": the request panicked, with its stack
-}
-
 // NewScheduler returns a scheduler that does nothing until Run.
 func NewScheduler(cfg Config) *Scheduler {
 	return &Scheduler{
-		Config:    cfg,
-		inbox:     mailbox.New[message](),
-		outcomes:  mailbox.New[Outcome](),
-		drained:   make(chan struct{}),
-		calls:     make(map[string]*call),
-		pausedFor: make(map[PauseReason]bool),
+		Config:   cfg,
+		inbox:    mailbox.New[message](),
+		outcomes: mailbox.New[Outcome](),
+		drained:  make(chan struct{}),
+		breaker:  &Breaker{},
+		guard:    NewGuard(cfg.MaxConsecutiveDeadLetters),
+		calls:    make(map[string]*call),
+		withheld: make(map[*call]struct{}),
 	}
 }
 
@@ -160,13 +172,6 @@ func (s *Scheduler) Drained() <-chan struct{} { return s.drained }
 // were on their way.
 func (s *Scheduler) Outcomes() *mailbox.Mailbox[Outcome] { return s.outcomes }
 
-// Status reports whether lookups are paused. Any goroutine may call it.
-func (s *Scheduler) Status() Pause {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.status
-}
-
 // Run works until ctx is done and every goroutine that it started has ended.
 func (s *Scheduler) Run(ctx context.Context) {
 	defer s.requests.Wait()
@@ -175,7 +180,7 @@ func (s *Scheduler) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
 		s.drainInbox(now)
-		wait := s.startRequests(ctx, now)
+		wait := s.startRequests(ctx)
 		s.publish(now)
 		timer.Reset(wait)
 		select {
@@ -195,6 +200,9 @@ func (s *Scheduler) drainInbox(now time.Time) {
 		}
 		s.forget(m.drop)
 		s.draining = s.draining || m.drain
+		if m.scouted != nil {
+			s.onScouted(m.scouted, now)
+		}
 		if m.response != nil {
 			s.handleResponse(m.response, now)
 		}
@@ -225,21 +233,37 @@ func (s *Scheduler) enqueue(ev *Event, now time.Time) {
 			return
 		}
 		source = Requested
-		c = &call{id: ev.CallID, nextAttempt: s.Retry.FirstLookup(ev.Time)}
-		c.earliestProbe = c.nextAttempt
+		c = &call{id: ev.CallID, due: s.Retry.FirstLookup(ev.Time)}
 		s.calls[c.id] = c
-		heap.Push(&s.queue, c)
-	} else if at := s.Retry.FirstLookup(ev.Time); c.index >= 0 && c.failures+c.unknowns == 0 && at.Before(c.nextAttempt) {
-		// A repeated event may mean that the record exists by now.
-		c.nextAttempt = at
-		heap.Fix(&s.queue, c.index)
+		s.queue.push(c)
+	} else {
+		s.lookUpSooner(c, s.Retry.FirstLookup(ev.Time), now)
 	}
 	s.Metrics.CacheResults.WithLabelValues(source.String()).Inc()
 	s.events++
-	if c.index < 0 {
+	if s.isInFlight(c) {
 		s.lookingUp++
 	}
 	c.waiters = append(c.waiters, waiter{event: ev, added: now})
+}
+
+// lookUpSooner moves a call forward for a repeated event, which may mean that
+// the record exists by now.
+func (s *Scheduler) lookUpSooner(c *call, due, now time.Time) {
+	if c.requested && due.Before(now) {
+		due = now // it does not overtake other repeats
+	}
+	if _, withheld := s.withheld[c]; withheld {
+		s.requestAgain(c, due)
+	} else if c.index != notQueued && c.failures == 0 && due.Before(c.due) {
+		c.unpaused = 0
+		s.queue.move(c, due)
+	}
+}
+
+func (s *Scheduler) isInFlight(c *call) bool {
+	_, withheld := s.withheld[c]
+	return c.index == notQueued && !withheld
 }
 
 // forget drops the events of assignments, and the calls for which no other
@@ -260,183 +284,20 @@ func (s *Scheduler) forget(assignments []uint64) {
 			}
 		}
 		s.events -= len(c.waiters) - len(kept)
-		if c.index < 0 {
+		if s.isInFlight(c) {
 			s.lookingUp -= len(c.waiters) - len(kept)
 		}
 		clear(c.waiters[len(kept):])
 		c.waiters = kept
-		if len(kept) == 0 && c.index >= 0 {
-			heap.Remove(&s.queue, c.index)
-			delete(s.calls, id)
+		if len(kept) > 0 || s.isInFlight(c) {
+			continue
 		}
-	}
-}
-
-// startRequests starts every request that may start now, and returns how long
-// to wait until the next may.
-func (s *Scheduler) startRequests(ctx context.Context, now time.Time) time.Duration {
-	wait := idleWait
-	if _, paused := s.Breaker.Paused(now); paused {
-		wait = secretCheckInterval // also to notice the end of a timed pause
-	}
-	if s.Breaker.PausedFor(AccountRejected) {
-		wait = s.watchSecret(now)
-	}
-	if s.draining || len(s.queue) == 0 {
-		return wait
-	}
-	if !s.Lease.Valid(now) {
-		return min(wait, leaseCheckInterval)
-	}
-	for len(s.queue) > 0 {
-		c, until := s.next(now)
-		if until > 0 {
-			return min(wait, until)
+		if c.index != notQueued {
+			s.queue.remove(c)
 		}
-		if s.inFlight >= s.Concurrency {
-			return wait // until a response comes
-		}
-		slot, until := s.Limiter.Reserve(now)
-		if slot == nil {
-			return min(wait, until)
-		}
-		s.request(ctx, c, slot, now)
+		delete(s.withheld, c)
+		delete(s.calls, id)
 	}
-	return wait
-}
-
-// watchSecret checks the key from time to time while the API rejects it.
-func (s *Scheduler) watchSecret(now time.Time) time.Duration {
-	if now.Before(s.nextSecret) {
-		return s.nextSecret.Sub(now)
-	}
-	s.nextSecret = now.Add(secretCheckInterval)
-	if s.API.SecretChanged(now) {
-		s.Log.Info("secret key changed, probing now")
-		s.Breaker.ProbeNow()
-	}
-	return secretCheckInterval
-}
-
-// next returns the call whose turn it is, or how long it is until one's turn.
-func (s *Scheduler) next(now time.Time) (*call, time.Duration) {
-	if _, paused := s.Breaker.Paused(now); !paused {
-		c := s.queue[0]
-		return c, max(0, c.nextAttempt.Sub(now))
-	}
-	if wait := s.Breaker.ProbeDelay(now); wait > 0 {
-		return nil, wait
-	}
-	// Rotate: the call that was probed longest ago, of those the oldest.
-	var best *call
-	first := idleWait
-	for _, c := range s.queue {
-		if wait := c.earliestProbe.Sub(now); wait > 0 {
-			first = min(first, wait)
-		} else if best == nil || c.lastProbe.Before(best.lastProbe) ||
-			c.lastProbe.Equal(best.lastProbe) && c.earliestProbe.Before(best.earliestProbe) {
-			best = c
-		}
-	}
-	if best == nil {
-		return nil, first
-	}
-	return best, 0
-}
-
-// request starts the request for a call in a slot of the rate.
-func (s *Scheduler) request(ctx context.Context, c *call, slot *Slot, now time.Time) {
-	if _, paused := s.Breaker.Paused(now); paused {
-		s.Breaker.ProbeSent(now)
-		c.lastProbe = now
-	}
-	heap.Remove(&s.queue, c.index)
-	s.inFlight++
-	s.lookingUp += len(c.waiters)
-	s.requests.Go(func() {
-		r := &response{call: c, started: now}
-		at := &attempt{scheduler: s, slot: slot}
-		defer func() {
-			if v := recover(); v != nil {
-				r.panic = fmt.Sprintf("panic: %v\n%s", v, debug.Stack())
-			}
-			r.ended, r.withheld = time.Now(), at.withheld
-			if at.begun {
-				slot.Done(r.ended, r.panic == "" && r.Verdict.Good())
-			} else {
-				slot.Cancel()
-			}
-			s.inbox.Put(message{response: r})
-		}()
-		r.Response = s.API.Lookup(ctx, c.id, at)
-	})
-}
-
-// attempt reports the progress of one request to the limiter.
-type attempt struct {
-	scheduler *Scheduler
-	slot      *Slot
-	begun     bool
-	withheld  bool // for want of a lease
-}
-
-// Begin looks at the lease with a fresh clock: since the request got its slot, the
-// process may have been stopped and its partitions given to another instance.
-func (a *attempt) Begin() bool {
-	a.begun = a.scheduler.Lease.Valid(time.Now())
-	a.withheld = !a.begun
-	if a.begun {
-		a.scheduler.Metrics.Requests.Inc()
-	}
-	return a.begun
-}
-
-func (a *attempt) Connected() { a.slot.Connected(time.Now()) }
-
-func (a *attempt) Written() { a.slot.Written() }
-
-// publish updates the metrics and Status, and logs a change.
-func (s *Scheduler) publish(now time.Time) {
-	var p Pause
-	p.Reason, p.On = s.Breaker.Paused(now)
-	if p.On {
-		p.Detail = s.Breaker.Detail(p.Reason)
-	}
-	s.mu.Lock()
-	before := s.status
-	s.status = p
-	s.mu.Unlock()
-	s.Metrics.InFlight.WithLabelValues(StateWaiting).Set(float64(s.events - s.lookingUp))
-	s.Metrics.InFlight.WithLabelValues(StateLookingUp).Set(float64(s.lookingUp))
-	// A less severe reason may begin and end while the most severe one holds.
-	for _, r := range PauseReasons() {
-		if on := s.Breaker.PausedFor(r); on != s.pausedFor[r] {
-			s.pausedFor[r] = on
-			v := 0.0
-			if on {
-				v = 1
-			}
-			s.Metrics.Paused.WithLabelValues(r.String()).Set(v)
-		}
-	}
-	switch {
-	case p.On && (!before.On || p.Reason != before.Reason):
-		s.Log.Warn("lookups paused", zap.Stringer("reason", p.Reason), zap.String("detail", p.Detail))
-	case !p.On && before.On:
-		s.Log.Info("lookups resumed")
-		s.clearBackoff(now)
-	}
-}
-
-// clearBackoff ends the back-offs of failed calls: the API has recovered.
-func (s *Scheduler) clearBackoff(now time.Time) {
-	for _, c := range s.queue {
-		if c.failures+c.unknowns > 0 && c.nextAttempt.After(now) {
-			c.nextAttempt = now
-		}
-	}
-	heap.Init(&s.queue)
-	s.inbox.Put() // another turn of Run, to start them
 }
 
 // complete hands over the outcomes of the waiters that done selects, and keeps

@@ -7,12 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
-	"go.uber.org/zap"
-
-	"enricher/fetch"
 )
 
 func TestEventsOfOneCallShareRequests(t *testing.T) {
@@ -49,7 +43,7 @@ func TestEventsOfOneCallShareRequests(t *testing.T) {
 		synctest.Wait()
 		e.event("call", time.Minute, 1)
 		synctest.Wait()
-		e.expectRequests("call@0")
+		e.expectRequests("call@0", "probe@0")
 	})
 	spec(t, "each event has its own window", func(e *env) {
 		e.script("call", "not_yet")
@@ -106,66 +100,6 @@ func TestDropForgetsEventsOfAnAssignment(t *testing.T) {
 		e.expectRequests("call@5")
 	})
 }
-
-func TestOnlyProbesWhilePaused(t *testing.T) {
-	spec(t, "the call that was probed longest ago", func(e *env) {
-		for _, id := range []string{"a", "b", "c"} {
-			e.script(id, "account_rejected")
-		}
-		e.event("a", 5*time.Second, 1)
-		e.run(time.Second)
-		e.event("b", 5*time.Second, 1)
-		e.event("c", 4*time.Second, 1)
-		e.run(2 * time.Minute)
-		e.expectRequests("a@0", "a@30", "b@60", "c@90", "a@120")
-	})
-	spec(t, "a probe that succeeds resumes all lookups", func(e *env) {
-		e.script("a", "account_rejected found")
-		e.event("a", 5*time.Second, 1)
-		e.run(time.Second)
-		e.event("b", 5*time.Second, 1)
-		e.expect("outcomes", e.run(time.Minute), "a miss@30", "b miss@30")
-		if p := e.Status(); p.On {
-			e.t.Errorf("still paused: %+v", p)
-		}
-	})
-	spec(t, "and ends the back-off of failed calls", func(e *env) {
-		for n := range 20 {
-			e.script(strconv.Itoa(n), "retry found")
-			e.event(strconv.Itoa(n), 5*time.Second, 1)
-		}
-		if got := e.run(1100 * time.Millisecond); len(got) != 20 {
-			e.t.Errorf("%d of 20 calls were found by the first probe and after it: %q", len(got), e.requested())
-		}
-	})
-	var changed atomic.Bool
-	spec(t, "a probe at once when the secret changes", func(e *env) {
-		e.script("a", "account_rejected found")
-		e.event("a", 5*time.Second, 1)
-		e.run(10500 * time.Millisecond)
-		changed.Store(true)
-		e.expect("outcomes", e.run(time.Minute), "a miss@11")
-	}, func(cfg *Config) { cfg.API = secretAPI{cfg.API, &changed} })
-	spec(t, "too many dead letters in a row", func(e *env) {
-		for id, script := range map[string]string{"a": "rejected", "b": "rejected", "c": "rejected", "d": "rejected rejected rejected found"} {
-			e.script(id, script)
-		}
-		for _, id := range []string{"a", "b", "c", "d"} {
-			e.event(id, 0, 1)
-			e.run(time.Second)
-		}
-		e.expect("outcomes", e.run(20*time.Second), "a rejected after 1@5", "b rejected after 1@6", "c rejected after 1@7", "d miss@23")
-	}, func(cfg *Config) { cfg.Breaker = NewBreaker(3) })
-}
-
-// secretAPI reports one change of the secret.
-type secretAPI struct {
-	API
-	changed *atomic.Bool
-}
-
-// SecretChanged implements API.
-func (a secretAPI) SecretChanged(time.Time) bool { return a.changed.Swap(false) }
 
 // A panic costs the events of one call, whose dead letters say internal.
 func TestPanicCostsOneCall(t *testing.T) {
@@ -230,8 +164,8 @@ func TestRequestsAreLimited(t *testing.T) {
 			e.t.Errorf("%d requests", len(e.requested()))
 		}
 	}, func(cfg *Config) {
-		cfg.Limiter = NewLimiter(2)
-		cfg.Limiter.SetShare(time.Now(), 1)
+		cfg.Limiter = NewLimiter(true)
+		cfg.Limiter.SetShare(time.Now(), 2, 0)
 	})
 	var valid atomic.Bool
 	spec(t, "by the lease", func(e *env) {
@@ -242,38 +176,4 @@ func TestRequestsAreLimited(t *testing.T) {
 		e.run(time.Second)
 		e.expectRequests("call@10.1")
 	}, func(cfg *Config) { cfg.Lease = leaseFunc(valid.Load) })
-}
-
-// The metric shows every reason of a pause, even one that begins and ends while a
-// more severe one holds.
-func TestPausedMetricShowsEveryReason(t *testing.T) {
-	breaker := NewBreaker(0)
-	s := NewScheduler(Config{Breaker: breaker, Metrics: NewMetrics(prometheus.NewRegistry()), Log: zap.NewNop()})
-	now := time.Now()
-	for i, step := range []struct {
-		after    time.Duration
-		response *fetch.Response // nil: none comes
-		paused   map[PauseReason]float64
-	}{
-		{0, &fetch.Response{Verdict: fetch.Throttled, RetryAfter: 2 * time.Second}, map[PauseReason]float64{Throttled: 1}},
-		{time.Second, &fetch.Response{Verdict: fetch.AccountRejected}, map[PauseReason]float64{Throttled: 1, AccountRejected: 1}},
-		{3 * time.Second, nil, map[PauseReason]float64{AccountRejected: 1}},
-		{4 * time.Second, &fetch.Response{Verdict: fetch.Throttled, RetryAfter: 2 * time.Second}, map[PauseReason]float64{Throttled: 1, AccountRejected: 1}},
-		{7 * time.Second, &fetch.Response{Verdict: fetch.Found}, nil},
-	} {
-		at := now.Add(step.after)
-		if step.response != nil {
-			breaker.Observe(at, at.Add(-time.Millisecond), "call", step.response)
-		}
-		s.publish(at)
-		for _, r := range PauseReasons() {
-			var m dto.Metric
-			if err := s.Metrics.Paused.WithLabelValues(r.String()).Write(&m); err != nil {
-				t.Fatal(err)
-			}
-			if got := m.GetGauge().GetValue(); got != step.paused[r] {
-				t.Errorf("step %d: %s is %v, want %v", i, r, got, step.paused[r])
-			}
-		}
-	}
 }

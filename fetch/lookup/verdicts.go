@@ -1,7 +1,6 @@
 package lookup
 
 import (
-	"container/heap"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -13,69 +12,137 @@ import (
 	"enricher/schemas"
 )
 
-// maxAccountErrors is how many AccountRejected responses one call may get,
-// with good responses to other calls in between, before the call itself is
-// taken for the cause.
-const maxAccountErrors = 3
-
-// handleResponse applies a response to the events that wait for it. The table
-// in doc.go shows what each verdict does. A panic becomes the dead letter of
-// just these events.
+// handleResponse applies a response: to what is known of the API, and to the
+// events that wait for it. The table in doc.go shows what each verdict does.
 func (s *Scheduler) handleResponse(r *response, now time.Time) {
-	c := r.call
 	s.inFlight--
+	if r.withheld {
+		s.onWithheld(r, now)
+		return
+	}
+	if r.panic != "" {
+		s.Log.Error("panic in a request", zap.String("panic", r.panic))
+		r.Response = fetch.Response{Verdict: fetch.Retry}
+		r.Message, _, _ = strings.Cut(r.panic, "\n")
+	} else {
+		s.Metrics.Responses.WithLabelValues(r.Verdict.String(), r.Label).Inc()
+		s.Metrics.RequestSeconds.Observe(r.ended.Sub(r.started).Seconds())
+	}
+	s.observeClock(r)
+	s.observeThrottling(&r.Response, now)
+	switch r.kind {
+	case forProbe:
+		s.breaker.ObserveProbe(now, &r.Response)
+	case forScout:
+		s.onScoutResponse(r, now)
+	case forCall:
+		s.onCallResponse(r, now)
+	}
+}
+
+// onWithheld handles a request that was not made.
+func (s *Scheduler) onWithheld(r *response, now time.Time) {
+	switch r.kind {
+	case forProbe:
+		s.breaker.ProbeWithheld()
+	case forScout:
+		s.scouting = false
+	case forCall:
+		s.onCallResponse(r, now)
+	}
+}
+
+// observeClock compares this machine's clock with the API's. A difference that
+// the exchange itself may explain is none.
+func (s *Scheduler) observeClock(r *response) {
+	if r.Date.IsZero() {
+		return
+	}
+	s.clockAhead = 0
+	if ahead := r.started.Sub(r.Date.Add(time.Second)); ahead > 0 { // Date is cut to seconds
+		s.clockAhead = ahead
+	} else if behind := r.Date.Sub(r.ended); behind > 0 {
+		s.clockAhead = -behind
+	}
+	s.Metrics.ClockAhead.Set(s.clockAhead.Seconds())
+}
+
+// observeThrottling slows the limiter down. Nothing else happens: a throttled
+// response says nothing about any call, nor about the account.
+func (s *Scheduler) observeThrottling(r *fetch.Response, now time.Time) {
+	if r.Verdict != fetch.Throttled {
+		s.throttled.since = time.Time{}
+		return
+	}
+	s.Limiter.Throttled(now, r.RetryAfter)
+	s.throttled.detail = r.Message
+	if s.throttled.since.IsZero() {
+		s.throttled.since = now
+	}
+}
+
+func (s *Scheduler) onScoutResponse(r *response, now time.Time) {
+	s.scouting = false
+	s.breaker.Observe(now, r.started, &r.Response, true)
+	if r.Verdict != fetch.Found {
+		s.guard.ScoutFailed(now)
+		return
+	}
+	s.Cache.Put(now, r.callID, Entry{Value: schemas.Enrich(r.Record).Encode(), RequestID: r.RequestID})
+	s.release(now)
+}
+
+// release notes that a record was found. Lookups that the guard withheld are
+// requested once more.
+func (s *Scheduler) release(now time.Time) {
+	if !s.guard.Found() {
+		return
+	}
+	for c := range s.withheld {
+		s.requestAgain(c, now)
+	}
+}
+
+// onCallResponse applies a response to the events that wait for it. A panic
+// becomes the dead letter of just these events.
+func (s *Scheduler) onCallResponse(r *response, now time.Time) {
+	c := r.call
 	s.lookingUp -= len(c.waiters)
+	c.due, c.unpaused = now, 0
+	withhold := false
 	defer func() {
 		if v := recover(); v != nil {
 			s.Log.Error("panic while handling a response", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 			s.failAll(c, &fetch.Response{Message: fmt.Sprintf("panic: %v", v)}, now, schemas.Internal)
 		}
-		s.requeueOrRemove(c)
+		switch {
+		case len(c.waiters) == 0:
+			delete(s.calls, c.id)
+		case withhold:
+			s.withheld[c] = struct{}{}
+		default:
+			s.queue.push(c)
+		}
 	}()
 	if r.withheld {
 		return
 	}
 	if r.panic != "" {
-		s.Log.Error("panic in a request", zap.String("panic", r.panic))
-		first, _, _ := strings.Cut(r.panic, "\n")
-		s.failAll(c, &fetch.Response{Message: first}, now, schemas.Internal)
+		s.failAll(c, &r.Response, now, schemas.Internal)
 		return
 	}
-	s.Metrics.Responses.WithLabelValues(r.Verdict.String(), r.Label).Inc()
-	s.Metrics.RequestSeconds.Observe(r.ended.Sub(r.started).Seconds())
-	c.escalate(&r.Response)
-	s.Breaker.Observe(r.ended, r.started, c.id, &r.Response)
-	if r.Verdict.Good() {
-		s.goodResponses++
-	}
-	c.nextAttempt = now
+	s.breaker.Observe(now, r.started, &r.Response, !c.responded)
 	s.countAttempt(c, r)
 	switch r.Verdict {
 	case fetch.Found:
 		s.onFound(c, &r.Response, now)
 	case fetch.NotYet:
-		s.onNotYet(c, &r.Response, r.started, now)
-	case fetch.Retry:
-		s.onRetry(c, &r.Response, now)
-	case fetch.Unknown:
-		s.onUnknown(c, &r.Response, now)
-	case fetch.Throttled: // all lookups pause; this call has lost nothing
-	case fetch.AccountRejected:
-		s.onAccountRejected(c, &r.Response, now)
+		withhold = s.onNotYet(c, r, now)
+	case fetch.Retry, fetch.AccountRejected, fetch.Unknown:
+		withhold = s.onBad(c, r, now)
 	case fetch.Rejected:
-		s.tryFailAll(c, &r.Response, now, schemas.Rejected)
-	}
-}
-
-// escalate turns a Retry response into AccountRejected once its code, which
-// may mean that, has come EscalateAfter times in a row for this call.
-func (c *call) escalate(r *fetch.Response) {
-	if r.EscalateAfter == 0 {
-		c.suspectCount = 0
-		return
-	}
-	if c.suspectCount++; c.suspectCount >= r.EscalateAfter {
-		r.Verdict = fetch.AccountRejected
+		withhold = s.end(c, r, now, func(int, *waiter) schemas.Reason { return schemas.Rejected })
+	case fetch.Throttled: // due again at once, at the limiter's pace
 	}
 }
 
@@ -84,6 +151,7 @@ func (s *Scheduler) countAttempt(c *call, r *response) {
 	if !r.Verdict.CountsAsAttempt() {
 		return
 	}
+	c.responded = true
 	for i := range c.waiters {
 		w := &c.waiters[i]
 		if w.attempts++; w.attempts == 1 {
@@ -91,21 +159,13 @@ func (s *Scheduler) countAttempt(c *call, r *response) {
 		}
 		w.last = r.started
 	}
-	if r.Verdict != fetch.Retry {
-		c.failures = 0
-	}
-	if r.Verdict != fetch.Unknown {
-		c.unknowns = 0
-	}
-	if c.failures+c.unknowns == 0 {
-		c.failingSince, c.goodAtFailure = r.started, s.goodResponses
-	}
 	if r.Verdict.Good() {
-		c.accountErrors = 0
+		c.failures, c.evidence = 0, 0
 	}
 }
 
 func (s *Scheduler) onFound(c *call, r *fetch.Response, now time.Time) {
+	s.release(now)
 	value := schemas.Enrich(r.Record).Encode()
 	s.Cache.Put(now, c.id, Entry{Value: value, RequestID: r.RequestID})
 	s.complete(c, now, func(i int, _ *waiter) (Outcome, bool) {
@@ -119,123 +179,90 @@ func (s *Scheduler) onFound(c *call, r *fetch.Response, now time.Time) {
 
 // onNotYet schedules the next attempt: each event has its own window, and those
 // whose window is over become dead letters.
-func (s *Scheduler) onNotYet(c *call, r *fetch.Response, asked, now time.Time) {
-	next := asked.Add(idleWait)
+func (s *Scheduler) onNotYet(c *call, r *response, now time.Time) (withhold bool) {
 	over := make([]bool, len(c.waiters))
-	anyOver := false
-	allExpired := true // of those that are over
+	anyOver, allOver := false, true
 	for i := range c.waiters {
 		w := &c.waiters[i]
 		w.notYet++
-		at, again := s.Retry.NextNotFound(s.windowStart(w.event.Time), asked, w.notYet)
-		if s.Retry.Expired(w.event.Time, asked) {
-			again = false
-		} else if !again {
-			allExpired = false
-		}
-		if again && at.Before(next) {
-			next = at
+		wait, again := s.Retry.NextNotFound(s.age(w, r.started), w.notYet)
+		if again && (c.unpaused == 0 || wait < c.unpaused) {
+			c.unpaused, c.unpausedSince, c.due = wait, r.started, r.started.Add(wait)
 		}
 		over[i] = !again
-		anyOver = anyOver || !again
+		anyOver, allOver = anyOver || !again, allOver && !again
 	}
-	c.nextAttempt = next
 	if !anyOver {
-		return
+		return false
 	}
-	// That the API has no record of old calls says nothing about the API, so
-	// they do not count for the guard.
-	if !allExpired && !s.Breaker.TakeDeadLetter(asked) {
-		c.nextAttempt = asked
-		return
-	}
-	s.fail(c, r, now, func(i int, w *waiter) schemas.Reason {
+	withhold = s.end(c, r, now, func(i int, w *waiter) schemas.Reason {
 		switch {
 		case !over[i]:
 			return ""
-		case s.Retry.Expired(w.event.Time, asked):
+		case s.isExpired(w.event, r.started):
 			return schemas.Expired
 		case r.NotEnded:
 			return schemas.NotEnded
 		}
 		return schemas.NotFound
 	})
+	return withhold && allOver
 }
 
-// windowStart is when a window that began at t begins: not before lookups were
-// last resumed.
-func (s *Scheduler) windowStart(t time.Time) time.Time {
-	if resumed := s.Breaker.ResumedAt(); resumed.After(t) {
-		return resumed
+// age returns how much of the time since an event lookups were not paused, by
+// the API's clock if this machine's is ahead of it: with that one, a window would
+// be over before it began. A clock that is behind does no harm, because events of
+// the future count as new.
+func (s *Scheduler) age(w *waiter, at time.Time) time.Duration {
+	age := s.breaker.Unpaused(w.event.Time, at) - max(0, s.clockAhead)
+	return max(age, s.breaker.Unpaused(w.added, at)) // whatever the clocks say
+}
+
+// isExpired reports whether the API has forgotten the call, by both times of the
+// event, as one alone may be wrong, and by the API's clock.
+func (s *Scheduler) isExpired(ev *Event, at time.Time) bool {
+	at = at.Add(-s.clockAhead)
+	return at.Sub(ev.Time) > APIRetention && at.Sub(ev.Recorded) > APIRetention
+}
+
+// onBad backs off, and gives a call up that keeps failing while others do not.
+func (s *Scheduler) onBad(c *call, r *response, now time.Time) (withhold bool) {
+	if c.failures == 0 {
+		c.failingSince = now
 	}
-	return t
-}
-
-// onRetry backs off. Events whose call has kept failing for the whole retry
-// window, while the API answered other calls well, become dead letters.
-func (s *Scheduler) onRetry(c *call, r *fetch.Response, now time.Time) {
 	c.failures++
-	c.nextAttempt = now.Add(s.Retry.Backoff(c.failures))
-	if s.goodResponses == c.goodAtFailure { // no other call got a good response: an outage
-		return
+	// A failure says something against the call only if others worked meanwhile.
+	othersWork := s.breaker.LastGood().After(c.lastFailure)
+	if othersWork {
+		c.evidence += s.breaker.Evidence()
 	}
-	over := make([]bool, len(c.waiters))
-	anyOver := false
-	for i, w := range c.waiters {
-		from := c.failingSince
-		if w.added.After(from) {
-			from = w.added
+	c.lastFailure = now
+	c.due = now.Add(s.Retry.Backoff(c.failures))
+	if !s.Retry.GiveUp(s.breaker.Unpaused(c.failingSince, now), c.evidence, othersWork) {
+		return false
+	}
+	return s.end(c, r, now, func(int, *waiter) schemas.Reason {
+		if r.Verdict == fetch.Unknown {
+			return schemas.UnknownCode
 		}
-		over[i] = now.Sub(s.windowStart(from)) >= s.Retry.RetryWindow
-		anyOver = anyOver || over[i]
-	}
-	if anyOver && s.Breaker.TakeDeadLetter(now) {
-		s.fail(c, r, now, func(i int, _ *waiter) schemas.Reason {
-			if over[i] {
-				return schemas.LookupFailed
-			}
-			return ""
-		})
-	}
+		return schemas.LookupFailed
+	})
 }
 
-func (s *Scheduler) onUnknown(c *call, r *fetch.Response, now time.Time) {
-	c.unknowns++
-	c.nextAttempt = now.Add(s.Retry.Backoff(c.unknowns))
-	if c.unknowns >= MaxUnknownAttempts && s.goodResponses > c.goodAtFailure {
-		s.tryFailAll(c, r, now, schemas.UnknownCode)
+// end makes dead letters of the waiters for which reason returns one, if the
+// guard allows it.
+func (s *Scheduler) end(c *call, r *response, now time.Time, reason func(i int, w *waiter) schemas.Reason) (withhold bool) {
+	switch s.guard.Allow(now, r.round) {
+	case Allowed:
+		s.fail(c, &r.Response, now, reason)
+	case Outdated:
+		c.due, c.unpaused = now, 0
+	case Withheld:
+		return true
 	}
-}
-
-// onAccountRejected: the breaker has paused lookups. A call that alone gets
-// such responses, again and again, is the cause itself.
-func (s *Scheduler) onAccountRejected(c *call, r *fetch.Response, now time.Time) {
-	if c.accountErrors == 0 || s.goodResponses > c.goodAtAccount {
-		c.accountErrors++
-	}
-	c.goodAtAccount = s.goodResponses
-	if c.accountErrors >= maxAccountErrors {
-		s.Log.Warn("dead-lettering call: repeated account errors for this CallId only", zap.String("call_id", c.id))
-		s.failAll(c, r, now, schemas.LookupFailed)
-	}
-}
-
-// tryFailAll makes dead letters of all waiters, if the breaker lets it.
-func (s *Scheduler) tryFailAll(c *call, r *fetch.Response, now time.Time, reason schemas.Reason) {
-	if s.Breaker.TakeDeadLetter(now) {
-		s.failAll(c, r, now, reason)
-	}
+	return false
 }
 
 func (s *Scheduler) failAll(c *call, r *fetch.Response, now time.Time, reason schemas.Reason) {
 	s.fail(c, r, now, func(int, *waiter) schemas.Reason { return reason })
-}
-
-// requeueOrRemove puts a call that events still wait for back into the queue.
-func (s *Scheduler) requeueOrRemove(c *call) {
-	if len(c.waiters) == 0 {
-		delete(s.calls, c.id)
-		return
-	}
-	heap.Push(&s.queue, c)
 }

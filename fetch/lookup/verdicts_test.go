@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// What becomes of a call, by the responses to its requests. Retries after retry
-// and unknown_code have full jitter, so only their number is given.
+// What becomes of a call, by the responses to its requests. Retries after bad
+// responses have jitter, so their times are not given.
 func TestOutcomeOfEveryVerdict(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
@@ -19,7 +19,8 @@ func TestOutcomeOfEveryVerdict(t *testing.T) {
 		others   bool          // every second another call is looked up and found
 		outcome  string        // "": none within 20 minutes
 		requests string        // seconds; "": not given
-		pauses   string        // reason of the pause at the end; "": none
+		probe    string        // the script of probes; "": they succeed
+		reason   string        // why no progress is made at the end; "": it is
 
 		notBefore time.Duration // of the outcome
 	}{
@@ -32,37 +33,38 @@ func TestOutcomeOfEveryVerdict(t *testing.T) {
 		{name: "the last response decides between the two", script: "not_ended not_yet", outcome: "not_found after 6@120"},
 		{name: "past its window: one confirmation", script: "not_yet", age: time.Hour, outcome: "not_found after 2@10", requests: "0 10"},
 		{name: "past its window, and found", script: "not_yet found", age: time.Hour, outcome: "miss@10", requests: "0 10"},
-		{name: "older than the API keeps records", script: "not_yet", age: 8 * day, outcome: "expired after 1@0", requests: "0"},
+		{name: "older than the API keeps records: one confirmation", script: "not_yet", age: 8 * day, outcome: "expired after 2@10", requests: "0 10"},
 		{name: "older than the API keeps records, and found", script: "found", age: 8 * day, outcome: "miss@0", requests: "0"},
-		{name: "a pause begins the window again", script: "not_yet account_rejected not_yet", outcome: "not_found after 8@160", requests: "5 10 40 45 50 60 80 120 160"},
+		{name: "a pause takes nothing from the window", script: "not_yet account_rejected not_yet", probe: "account_rejected account_rejected account_rejected not_yet",
+			outcome: "not_found after 7@127", requests: "5 10 17 27 47 87 127"},
 
 		{name: "retried, then found", script: "retry retry found", outcome: "miss", others: true},
 		{name: "fails for the retry window, while others succeed", script: "retry", outcome: "lookup_failed", others: true, notBefore: 305 * time.Second},
-		{name: "fails alone: an outage", script: "retry", pauses: "api_down"},
+		{name: "fails alone, and probes succeed", script: "retry"},
+		{name: "fails alone, and probes fail", script: "retry", probe: "retry", reason: "api_down"},
 		{name: "an outage ends", script: "retry retry retry retry retry retry found", outcome: "miss"},
 
-		{name: "unknown code, five times", script: "unknown_code", outcome: "unknown_code after 5", others: true},
+		{name: "unknown code for the retry window, while others succeed", script: "unknown_code", outcome: "unknown_code", others: true, notBefore: 305 * time.Second},
 		{name: "unknown code, four times", script: "unknown_code unknown_code unknown_code unknown_code rejected", outcome: "rejected after 5", others: true},
-		{name: "unknown code, but nothing else either", script: "unknown_code", pauses: "api_down"},
+		{name: "the last response decides between failed and unknown", script: "retry retry retry unknown_code", outcome: "unknown_code", others: true, notBefore: 305 * time.Second},
+		{name: "unknown code for all", script: "unknown_code", probe: "unknown_code", reason: "api_down"},
 		{name: "rejected", script: "rejected", outcome: "rejected after 1@5", requests: "5"},
 
 		{name: "throttled is no attempt", script: "throttled rejected", outcome: "rejected after 1@6", requests: "5 6"},
-		{name: "throttled for longer each time", script: "throttled throttled throttled throttled throttled found", outcome: "miss@22", requests: "5 6 8 12 17 22"},
 		{name: "throttled for as long as the API asks", script: "throttled_7s found", outcome: "miss@12", requests: "5 12"},
-		{name: "throttled never ends in a dead letter", script: "throttled", others: true, pauses: "throttled"},
+		{name: "throttled never ends in a dead letter", script: "throttled", reason: "throttled"},
+		{name: "throttled, but others are found", script: "throttled", others: true},
 
-		{name: "account rejected is no attempt", script: "account_rejected rejected", outcome: "rejected after 1@35", requests: "5 35"},
-		{name: "account rejected: a probe every 30 s", script: "account_rejected account_rejected account_rejected found", outcome: "miss@95", requests: "5 35 65 95"},
-		{name: "locked out: a probe every minute", script: "locked_out found", outcome: "miss@65", requests: "5 65"},
-		{name: "account rejected for all", script: "account_rejected", pauses: "account_rejected"},
-		{name: "account rejected for this call alone", script: "account_rejected", outcome: "lookup_failed after 0", others: true, pauses: "account_rejected"}, // until the next probe
-		{name: "escalates at the third in a row", script: "escalates escalates escalates found", outcome: "miss", notBefore: 35 * time.Second},
-		{name: "escalates for this call alone", script: "escalates", outcome: "lookup_failed after 2", others: true, pauses: "account_rejected"},
+		{name: "account rejected for this call alone", script: "account_rejected", outcome: "lookup_failed", others: true, notBefore: 305 * time.Second},
+		{name: "account rejected for all", script: "account_rejected", probe: "account_rejected", reason: "account_rejected"},
+		{name: "account rejected, then accepted", script: "account_rejected found", probe: "account_rejected account_rejected not_yet", outcome: "miss@8", requests: "5 8"},
+		{name: "locked out: no probe for a minute", script: "locked_out found", probe: "locked_out not_yet", outcome: "miss@65", requests: "5 65"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newEnv(t)
 				e.script("call", c.script)
+				e.script("probe", c.probe)
 				e.event("call", c.age, 1)
 				outcome := ""
 				for n := 0; n < 20*60 && outcome == ""; n++ {
@@ -87,8 +89,12 @@ func TestOutcomeOfEveryVerdict(t *testing.T) {
 				if got := strings.Join(requests, " "); c.requests != "" && got != c.requests {
 					t.Errorf("requests at %s, want %s", got, c.requests)
 				}
-				if p := e.Status(); p.On != (c.pauses != "") || p.On && p.Reason.String() != c.pauses {
-					t.Errorf("paused: %+v, want %q", p, c.pauses)
+				reason := ""
+				for _, r := range e.Conditions() {
+					reason += r.Reason.String()
+				}
+				if reason != c.reason {
+					t.Errorf("reason %q, want %q", reason, c.reason)
 				}
 			})
 		})
