@@ -159,7 +159,7 @@ func TestDeadLettersAreWithheldUntilARecordIsFound(t *testing.T) {
 		e.event("found", 3500*time.Millisecond, 1)     // a request from 1.54 to 2.54 s
 		e.event("in flight", 3400*time.Millisecond, 1) // from 1.64 to 2.64 s
 		e.run(time.Minute)
-		if got := e.completed[3:]; !slices.Equal(got, []string{"found miss@2.54", "d rejected after 2@3.54", "in flight miss@3.64"}) {
+		if got := e.completed[3:]; !slices.Equal(got, []string{"found miss@2.54", "in flight miss@3.64", "d rejected after 3@4.03"}) {
 			e.t.Errorf("outcomes %q", got)
 		}
 	}, limited)

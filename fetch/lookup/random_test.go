@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	seeds     = flag.Int("seeds", 12, "how many random simulations TestRandomEpisodes runs")
+	seeds     = flag.Int("seeds", 20, "how many random simulations TestRandomEpisodes runs")
 	firstSeed = flag.Uint64("seed", 1, "the first one")
 )
 
