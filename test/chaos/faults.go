@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
 	"enricher/test/kafkaproxy"
 )
@@ -28,6 +29,9 @@ const (
 	shareAtPoint   = 0.7 // of the faults are injected at a point of a transaction, the others at any time
 	skipBrokerDown = 0.7 // of the faults are left out while the only broker is down: all of them would look the same
 )
+
+// faultsMix has enough repeated events that many wait for another one's request.
+var faultsMix = audittest.Mix{Malformed: 2, OtherCallback: 2, NeverFound: 2, Repeated: 14, Bare: 10}
 
 func faultsConfig(seed uint64, nodes int) envConfig {
 	return envConfig{
@@ -106,7 +110,7 @@ func injectFaults(ctx context.Context, e *env, seed uint64, rate int, pace, dura
 	defer o.stop()
 	feeding, stopFeeding := context.WithCancel(ctx)
 	fed := make(chan error, 1)
-	go func() { fed <- e.newFeeder(rand.New(rand.NewPCG(seed, 1))).run(feeding, rate) }()
+	go func() { fed <- e.newFeeder(seed, faultsMix).run(feeding, rate) }()
 
 	err = j.run(ctx, pace, duration)
 	j.faults.Wait()

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
 	"enricher/test/harness"
 )
@@ -48,11 +49,11 @@ type phase struct {
 // measureRateLimit is the mode rate-limit: a backlog on all partitions, a steady
 // phase, and then instances that join and leave in every way.
 func measureRateLimit(ctx context.Context, e *env, rng *rand.Rand, steady time.Duration) error {
-	f := e.newFeeder(nil)
+	f := e.newFeeder(0, audittest.Mix{})
 	for range int(backlogFactor * apiRate * (steady + changesTime).Seconds()) {
 		f.send()
 	}
-	if err := f.flush(); err != nil {
+	if err := f.Flush(ctx); err != nil {
 		return err
 	}
 	phases := e.rateLimitPhases(ctx, rng, steady)

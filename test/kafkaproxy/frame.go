@@ -76,7 +76,7 @@ func newResponse(req kmsg.Request) kmsg.Response {
 }
 
 // hasTags reports whether the header of a response has tags. That of ApiVersions
-// never has, so that a client can read it before it knows the broker's versions.
+// never has, so that a client can read it before it has the broker's versions.
 func hasTags(resp kmsg.Response) bool {
 	return resp.IsFlexible() && resp.Key() != int16(kmsg.ApiVersions)
 }

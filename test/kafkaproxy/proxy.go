@@ -153,8 +153,8 @@ func (p *Proxy) disconnect() {
 	}
 }
 
-// SetOffline(true) closes all connections and refuses new ones, until
-// SetOffline(false).
+// SetOffline switches the proxy off or on: with true it closes all connections and
+// refuses new ones, until it is called with false.
 func (p *Proxy) SetOffline(offline bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,9 +164,10 @@ func (p *Proxy) SetOffline(offline bool) {
 	}
 }
 
-// SetBlackhole(true) stops all messages in both directions, and the news that a
-// connection has ended. No error tells the client or the broker. SetBlackhole(false)
-// delivers what was stopped, late, as a network does when packets are sent again.
+// SetBlackhole makes or ends a blackhole. With true it stops all messages in both
+// directions, and the news that a connection has ended, so that neither the client
+// nor the broker sees an error. With false it delivers what was stopped, late, as a
+// network does when packets are sent again.
 func (p *Proxy) SetBlackhole(blackhole bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

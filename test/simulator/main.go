@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 
+	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
 )
 
@@ -32,6 +33,9 @@ const (
 	calls = 1_000_000
 	// apiRate is how many requests per second the real API allows an app.
 	apiRate = 200
+	// maxDelay is longer than the default of --lookup-delay, so that some lookups of
+	// late records need several requests.
+	maxDelay = 25 * time.Second
 )
 
 func main() {
@@ -85,52 +89,22 @@ func simulate(ctx context.Context, listen string, brokers []string, topic string
 
 // produce produces events until ctx is done, or one could not be produced.
 func produce(ctx context.Context, api *fetchtest.API, brokers []string, topic string, perSecond float64) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.DefaultProduceTopic(topic))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
 	if err != nil {
 		return fmt.Errorf("-brokers: %w", err)
 	}
 	defer cl.Close()
-	failed := make(chan error, 1)
+	feeder := audittest.Feeder{Client: cl, Topic: topic}
+	events := audittest.Generator{
+		API: api, Rand: rand.New(rand.NewPCG(rand.Uint64(), 0)), Calls: calls, MaxDelay: maxDelay,
+		Mix: audittest.Mix{Malformed: 0.5, NeverFound: 0.5, OtherCallback: 2, Late: 7, Repeated: 20},
+	}
 	pace := rate.NewLimiter(rate.Limit(perSecond), 1)
-	for n := 0; pace.Wait(ctx) == nil; n++ {
-		select {
-		case err := <-failed:
+	for pace.Wait(ctx) == nil {
+		if err := feeder.Err(); err != nil {
 			return err
-		default:
 		}
-		cl.Produce(ctx, event(api, n), func(_ *kgo.Record, err error) {
-			if err != nil && ctx.Err() == nil {
-				select {
-				case failed <- fmt.Errorf("produce to %s: %w", topic, err):
-				default:
-				}
-			}
-		})
+		feeder.Send(ctx, audittest.AnyPartition, events.Next())
 	}
 	return nil
-}
-
-// event makes the nth event. The records of most calls exist at the first lookup,
-// some appear later, a few never; some events are repeated, some are callbacks of
-// another type, some cannot be parsed.
-func event(api *fetchtest.API, n int) *kgo.Record {
-	id := fmt.Sprintf("call-%d", n%calls)
-	command := "Call.CallbackAfterEndCall"
-	now := time.Now()
-	switch kind := rand.IntN(200); {
-	case kind == 0:
-		return &kgo.Record{Value: []byte("not JSON")}
-	case kind == 1:
-		api.Never(id)
-	case kind < 6:
-		command = "Call.CallbackAfterStartCall"
-	case kind < 20:
-		api.AvailableAt(id, now.Add(time.Duration(5+rand.IntN(20))*time.Second))
-	case kind < 60:
-		id = fmt.Sprintf("call-%d", max(0, n-1-rand.IntN(500))%calls)
-	}
-	return &kgo.Record{
-		Key:   []byte(id),
-		Value: fmt.Appendf(nil, `{"CallbackCommand":%q,"CallRecord":{"CallId":%q},"EventTime":%d}`, command, id, now.UnixMilli()),
-	}
 }

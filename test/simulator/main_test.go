@@ -86,7 +86,7 @@ func TestMissingTopicIsAnError(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err = simulate(ctx, "127.0.0.1:0", cluster.ListenAddrs(), "call-ended", 100, io.Discard)
-	if err == nil || !regexp.MustCompile(`produce to call-ended: UNKNOWN_TOPIC`).MatchString(err.Error()) {
+	if err == nil || !regexp.MustCompile(`produce an event to call-ended: UNKNOWN_TOPIC`).MatchString(err.Error()) {
 		t.Errorf("got %v", err)
 	}
 }
