@@ -117,9 +117,8 @@ func quotaIsUsed(t *testing.T, w *world) {
 		w.start(name, quick)
 		<-time.After(time.Second)
 	}
-	// Shares grow six seconds after their assignment, and five later the limiter has
-	// seen how fast the API is.
-	<-time.After(12 * time.Second)
+	// Five seconds after the last share the limiter has seen how fast the API is.
+	<-time.After(shareDelay + 5*time.Second)
 	// The median of eleven seconds: what a machine that stops for a moment
 	// costs is not the quota's.
 	start := time.Now()

@@ -31,6 +31,9 @@ import (
 const (
 	partitions  = 12
 	settleDelay = 5 * time.Second
+	// shareDelay is when an instance that was started may make requests: the
+	// timeout of a request and a second after it has its assignment.
+	shareDelay = 7 * time.Second
 )
 
 // names are those of the topics and of the group.

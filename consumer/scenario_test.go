@@ -251,6 +251,7 @@ func TestDrain(t *testing.T) { virtually(t, slowAPI, drain) }
 
 func drain(t *testing.T, w *world) {
 	i := w.start("a")
+	<-time.After(shareDelay)
 	w.calls("c", 40)
 	w.api.Never("never")
 	w.letter(0, callback("never", time.Now()), schemas.NotFound)
@@ -280,6 +281,7 @@ func TestDrainBudget(t *testing.T) { virtually(t, lateAPI, drainBudget) }
 
 func drainBudget(t *testing.T, w *world) {
 	i := w.start("a")
+	<-time.After(shareDelay)
 	w.calls("c", 200)
 	<-time.After(w.span(settleDelay, time.Second))
 	i.network.set(true)

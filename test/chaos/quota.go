@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	calm    = 3 * time.Second // after a change, until shares are what they will be
-	leastOf = 0.98            // of the rate must be used while all is steady
+	calm    = 12 * time.Second // after a change, until shares have grown and the limiter has seen how fast the API is
+	leastOf = 0.98             // of the rate must be used while all is steady
 )
 
 func quotaSetup(nodes int) setup {
