@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -309,9 +310,9 @@ func (p *process) onJoined(r joinResponse) {
 }
 
 func (p *process) onSynced(sent time.Time, assignment []byte, err error) {
-	switch err {
-	case nil:
-	case kerr.RebalanceInProgress:
+	switch {
+	case err == nil:
+	case errors.Is(err, kerr.RebalanceInProgress):
 		p.join()
 		return
 	default:
@@ -347,7 +348,7 @@ func (p *process) joinLater() {
 		if n != p.joins {
 			return
 		}
-		if p.lastErr != nil && p.lastErr != kerr.RebalanceInProgress {
+		if p.lastErr != nil && !errors.Is(p.lastErr, kerr.RebalanceInProgress) {
 			p.lose(p.lastErr)
 		} else {
 			p.join()
@@ -358,7 +359,7 @@ func (p *process) joinLater() {
 // lose gives everything up and joins again.
 func (p *process) lose(err error) {
 	p.owned = nil
-	if err == kerr.UnknownMemberID {
+	if errors.Is(err, kerr.UnknownMemberID) {
 		p.id, p.generation = "", -1
 	}
 	p.join()
@@ -382,7 +383,7 @@ func (p *process) heartbeat() {
 			case n != p.joins || err == nil:
 			case p.revoking:
 				p.lastErr = err
-			case err == kerr.RebalanceInProgress:
+			case errors.Is(err, kerr.RebalanceInProgress):
 				p.joinLater()
 			default:
 				p.lose(err)

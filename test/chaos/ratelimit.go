@@ -17,8 +17,9 @@ import (
 
 const (
 	// shareDelay is how long after a change every instance has its final share of the
-	// rate: shares grow 1.1 s after the group is stable again.
-	shareDelay = 3 * time.Second
+	// rate, and its limiter has seen how fast the API is: shares grow six seconds after
+	// the group is stable again.
+	shareDelay = 12 * time.Second
 	// minRateUsed is the part of the rate that must be used in the steady phase.
 	// Rounding and the limiter's reserve for bunching requests cost about 1.5 %.
 	minRateUsed = harness.MinRateUsedPercent / 100.0
