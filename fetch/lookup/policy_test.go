@@ -135,7 +135,7 @@ func TestRandomFailuresInABacklog(t *testing.T) {
 	}{
 		{"3 %", n, .03, 200, 5 * mins, sec, 1.04},
 		{"10 %", n, .10, 200, 5 * mins, 1500 * ms, 1.13},
-		{"50 %", n, .50, 200, 5 * mins, mins, 2.1},
+		{"50 %", n, .50, 200, 5 * mins, 2 * mins, 2.1},
 		{"5 %, retry window of 10 s", 8000, .05, 50, 10 * sec, 1500 * ms, 1.07},
 	} {
 		t.Run(c.name, func(t *testing.T) {
