@@ -24,6 +24,10 @@ import (
 
 const partitions = harness.Partitions
 
+// shareDelay is when an instance that was started may make requests: the timeout
+// of a request and a second after it has its assignment.
+const shareDelay = 7 * time.Second
+
 // A scenario runs on an embedded broker and, as the test TestKafka…, on a real one:
 //
 //	KAFKA_TESTS=1 go test -run ^TestKafka ./consumer
@@ -35,7 +39,11 @@ const partitions = harness.Partitions
 // inVirtualTime runs a scenario on an embedded broker in a bubble.
 func inVirtualTime(t *testing.T, api fetchtest.Config, scenario func(*testing.T, *env)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { scenario(t, newEnv(t, api)) })
+	synctest.Test(t, func(t *testing.T) {
+		// Bubbles begin in 2000, which is no time of an event.
+		<-time.After(time.Until(time.Unix(1764000000, 0)))
+		scenario(t, newEnv(t, api))
+	})
 }
 
 // inRealTime runs a scenario on an embedded broker next to others. Members that

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/consumer/audit/audittest"
 	"enricher/consumer/progress"
 	"enricher/fetch/fetchtest"
@@ -196,7 +197,7 @@ var badCalls = map[string]struct {
 		fault: fetchtest.Named("bad_account_or_signature"), reason: schemas.LookupFailed, code: 60004, message: "signature",
 	},
 	"unknown code": {
-		fault: fetchtest.Code(424242), reason: schemas.UnknownCode, code: 424242, attempts: 5, message: "not in the error table",
+		fault: fetchtest.Code(424242), reason: schemas.UnknownCode, code: 424242, message: "not in the error table",
 	},
 	"rejected": {
 		fault: fetchtest.Named("bad_call_id"), reason: schemas.Rejected, code: 101002, attempts: 1, message: "parameters",
@@ -213,7 +214,7 @@ var badCalls = map[string]struct {
 	},
 	"older than the API's retention": {
 		fault: fetchtest.Named("record_not_found"), age: 8 * 24 * time.Hour,
-		reason: schemas.Expired, code: 101050, attempts: 1, message: "no record",
+		reason: schemas.Expired, code: 101050, attempts: 2, message: "no record",
 	},
 }
 
@@ -226,7 +227,8 @@ func TestBadCallIsIsolated(t *testing.T) {
 			inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
 				e.Start("a")
 				e.API.Script(name, slices.Repeat([]fetchtest.Fault{c.fault}, 200)...)
-				e.FeedDead(0, audittest.EndCall(name, time.Now().Add(-c.age)), c.reason)
+				at := time.Now().Add(-c.age)
+				e.Feed(0, audit.Expect{Value: audittest.EndCall(name, at), Timestamp: at, Reasons: []schemas.Reason{c.reason}})
 				begin := time.Now()
 				for n := range 8 * 60 { // healthy calls
 					e.FeedCall(int32(n%partitions), "well-"+strconv.Itoa(n))
@@ -245,6 +247,23 @@ func TestBadCallIsIsolated(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestEventTimeInSeconds feeds events whose time is in seconds. It is the same time
+// in milliseconds: it expires no event and takes nothing from its window.
+func TestEventTimeInSeconds(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+		e.Start("a")
+		for n := range 300 {
+			id := "c" + strconv.Itoa(n)
+			e.API.Script(id, fetchtest.Named("record_not_found")) // the second request finds it
+			e.FeedValue(int32(n%partitions), fmt.Sprintf(`{"CallId":%q,"EventTime":%d}`, id, time.Now().Unix()), id)
+		}
+		e.Await(time.Minute)
+		if a := e.Check(); a.Enriched != 300 {
+			t.Error(a)
+		}
+	})
 }
 
 // TestManyNeverFound feeds one partition 15,000 events, a tenth of calls that are

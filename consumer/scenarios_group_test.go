@@ -82,7 +82,8 @@ func rateLimitIsUsed(t *testing.T, e *env) {
 		e.Start(name, quick)
 		<-time.After(time.Second)
 	}
-	<-time.After(4 * time.Second)
+	// Five seconds after the last share the limiter has seen how fast the API is.
+	<-time.After(shareDelay + 5*time.Second)
 	// The median of eleven seconds, because the machine may be busy in one of them.
 	start := time.Now()
 	<-time.After(11 * time.Second)

@@ -67,7 +67,7 @@ func drainCompletesRequestsInFlight(t *testing.T, e *env) {
 	e.FeedCalls("c", 40)
 	e.API.Never("never")
 	e.FeedDead(0, audittest.EndCall("never", time.Now()), schemas.NotFound)
-	e.pause(harness.LookupDelay+time.Second, 300*time.Millisecond+time.Second) // in flight
+	e.pause(shareDelay+time.Second, shareDelay+time.Second) // in flight
 	start := time.Now()
 	i.Drain()
 	if i.Err != nil {
@@ -95,7 +95,7 @@ func TestKafkaDrainEndsWithoutBroker(t *testing.T) { onKafka(t, lateAPI, drainEn
 func drainEndsWithoutBroker(t *testing.T, e *env) {
 	i := e.Start("a")
 	e.FeedCalls("c", 200)
-	e.pause(harness.LookupDelay, time.Second)
+	e.pause(shareDelay, shareDelay)
 	i.Proxy.SetOffline(true)
 	start := time.Now()
 	i.Drain()

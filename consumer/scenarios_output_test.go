@@ -186,9 +186,11 @@ func TestSecretsInSinks(t *testing.T) {
 		for _, row := range fetch.Codes() {
 			id := "echo-" + strconv.Itoa(row.Code)
 			e.API.Script(id, fetchtest.Echo(row.Code), fetchtest.Echo(424242), fetchtest.Reset(), fetchtest.HTML())
+			e.API.Script(fetch.ProbeCallID, fetchtest.Echo(row.Code), fetchtest.Echo(row.Code))
 			e.FeedCall(int32(row.Code%partitions), id)
-			<-time.After(3 * time.Second)
+			<-time.After(5500 * time.Millisecond) // the probe at once has failed, and the one a second later
 			reasons += i.NotReady()
+			<-time.After(5 * time.Second)
 		}
 		e.API.Script("dead", fetchtest.Echo(101002))
 		e.FeedDead(1, audittest.EndCall("dead", time.Now()), schemas.Rejected)

@@ -25,6 +25,8 @@ type Expect struct {
 	Reasons []schemas.Reason
 	// Key and Value are those of the event. A dead letter must repeat them.
 	Key, Value []byte
+	// Timestamp is the event's Kafka timestamp; zero: when it was sent.
+	Timestamp time.Time
 	// Produced is when the event was sent, for Report.Latency; zero: not measured.
 	Produced time.Time
 }

@@ -54,7 +54,7 @@ func TestRequestWithoutLeaseIsNotMade(t *testing.T) {
 		api, lease := &found{}, &lostOnce{}
 		s := lookup.NewScheduler(lookup.Config{
 			API: api, Lease: lease, Limiter: limiter, Cache: lookup.NewCache(10, 1<<20, time.Hour),
-			Breaker: lookup.NewBreaker(0), Concurrency: 10, Metrics: metrics, Log: zap.NewNop(),
+			Concurrency: 10, Metrics: metrics, Log: zap.NewNop(),
 			Retry: lookup.RetryPolicy{NotFoundWindow: time.Minute, RetryWindow: time.Minute},
 		})
 		ctx, stop := context.WithCancel(t.Context())

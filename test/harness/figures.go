@@ -19,7 +19,7 @@ const (
 	// A rolling restart of three instances. A rebalance can begin just before a
 	// transaction does.
 	MaxAbortedByRestart       = 2
-	MaxPauseInRestart         = 3 * time.Second // of the outcomes of one partition
+	MaxPauseInRestart         = 9 * time.Second // of the outcomes of one partition
 	MaxRequestsPerCallRestart = 1.01
 
 	// MinRateUsedPercent is the share of --api-rate that members with a backlog use.

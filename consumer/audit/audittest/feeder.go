@@ -28,7 +28,7 @@ type Feeder struct {
 // Send produces an event. Flush returns its error.
 func (f *Feeder) Send(ctx context.Context, partition int32, e audit.Expect) {
 	e.Produced = time.Now()
-	f.Client.Produce(ctx, &kgo.Record{Topic: f.Topic, Partition: partition, Key: e.Key, Value: e.Value}, func(r *kgo.Record, err error) {
+	f.Client.Produce(ctx, &kgo.Record{Topic: f.Topic, Partition: partition, Timestamp: e.Timestamp, Key: e.Key, Value: e.Value}, func(r *kgo.Record, err error) {
 		if err == nil {
 			f.add(r, e)
 			return
@@ -44,7 +44,7 @@ func (f *Feeder) Send(ctx context.Context, partition int32, e audit.Expect) {
 // Feed produces an event and waits until it was acknowledged.
 func (f *Feeder) Feed(ctx context.Context, partition int32, e audit.Expect) error {
 	e.Produced = time.Now()
-	r := &kgo.Record{Topic: f.Topic, Partition: partition, Key: e.Key, Value: e.Value}
+	r := &kgo.Record{Topic: f.Topic, Partition: partition, Timestamp: e.Timestamp, Key: e.Key, Value: e.Value}
 	if err := f.Client.ProduceSync(ctx, r).FirstErr(); err != nil {
 		return fmt.Errorf("produce an event to %s: %w", f.Topic, err)
 	}
