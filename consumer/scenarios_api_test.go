@@ -55,11 +55,12 @@ type outage struct {
 }
 
 var outages = map[string]outage{
-	"502":               {fault: fetchtest.BadGateway()},
-	"reset":             {fault: fetchtest.Reset()},
-	"hang":              {fault: fetchtest.Hang()},
-	"backend busy":      {fault: fetchtest.Named("call_backend_busy")},
-	"rate limited":      {fault: fetchtest.Named("rate_limited"), resume: 5 * time.Second},
+	"502":          {fault: fetchtest.BadGateway()},
+	"reset":        {fault: fetchtest.Reset()},
+	"hang":         {fault: fetchtest.Hang()},
+	"backend busy": {fault: fetchtest.Named("call_backend_busy")},
+	// The pace has fallen to one request per second, and recovers by 3 % per second.
+	"rate limited":      {fault: fetchtest.Named("rate_limited"), resume: 3 * time.Minute},
 	"too many requests": {fault: fetchtest.TooManyRequests("7"), resume: 7 * time.Second},
 	"unknown code":      {fault: fetchtest.Code(999999)},
 	"cut body":          {fault: fetchtest.CutBody()},
@@ -81,7 +82,7 @@ func TestKafkaAPIThrottles(t *testing.T) {
 }
 
 // apiOutage keeps events waiting while the API fails. Afterwards they are all
-// enriched, at full rate within two seconds.
+// enriched, at full rate after the next probe.
 func apiOutage(o outage) func(*testing.T, *env) {
 	return func(t *testing.T, e *env) {
 		e.API.SetOutage(o.fault)
@@ -96,11 +97,10 @@ func apiOutage(o outage) func(*testing.T, *env) {
 		}
 		e.API.ClearOutage()
 		recovered := time.Now()
-		e.Await(time.Minute)
+		e.Await(time.Minute + o.resume)
 		e.Check()
-		// 1,000 calls take 5 s at full rate, which must be reached 2 s after the end
-		// of the pause.
-		limit := o.resume + 2*time.Second + 5200*time.Millisecond + e.choose(0, 2*time.Second)
+		// A probe goes out every 5 s, and 1,000 calls take 5 s at full rate.
+		limit := o.resume + 5*time.Second + 5500*time.Millisecond + e.choose(0, 2*time.Second)
 		arrivals := e.API.Arrivals()
 		if last := arrivals[len(arrivals)-1].Sub(recovered); last > limit {
 			t.Errorf("the last of 1,000 requests came %v after the recovery, want at most %v", last, limit)
