@@ -46,7 +46,7 @@ func (s *Scheduler) onWithheld(r *response, now time.Time) {
 	case forProbe:
 		s.breaker.ProbeWithheld()
 	case forScout:
-		s.scouting = false
+		s.scouted = r.callID
 	case forCall:
 		s.onCallResponse(r, now)
 	}

@@ -98,6 +98,14 @@ func forReason(reason string) string {
 		return "set one with kafka-consumer-groups --reset-offsets, or use another --auto-offset-reset"
 	case string(consumer.UnreadableBatch):
 		return "restore the partition, or see enricher skip"
+	case string(consumer.OffsetUnavailable):
+		return "look for a hanging transaction, a partition without a leader or a missing permission"
+	case string(consumer.FetchFailed):
+		return "check the partition and the permission to read it"
+	case string(consumer.TopicUnavailable):
+		return "create the topic again, or remove it from --input-topics"
+	case string(consumer.Stalled):
+		return "restart the instance, and report it"
 	case string(consumer.OutputRefused):
 		return "check the settings and permissions of the output topic"
 	case lookup.AccountRejected.String():
