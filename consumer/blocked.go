@@ -28,12 +28,11 @@ const (
 	FetchFailed          BlockReason = "fetch_failed"          // the broker refuses to return records
 	TopicUnavailable     BlockReason = "topic_unavailable"     // the topic is deleted or forbidden
 	OutputRefused        BlockReason = "output_refused"        // a topic does not accept an output; only this event waits
-	Stalled              BlockReason = "stalled"               // the log has records that the client does not return
 )
 
 // BlockReasons returns all reasons.
 func BlockReasons() []BlockReason {
-	return []BlockReason{IncompatibleMetadata, OffsetUnavailable, NoCommittedOffset, UnreadableBatch, FetchFailed, TopicUnavailable, OutputRefused, Stalled}
+	return []BlockReason{IncompatibleMetadata, OffsetUnavailable, NoCommittedOffset, UnreadableBatch, FetchFailed, TopicUnavailable, OutputRefused}
 }
 
 // Pauses between two tries of what is blocked: a broker's restart takes seconds, a
@@ -41,9 +40,6 @@ func BlockReasons() []BlockReason {
 const (
 	minBlockRetry = time.Second
 	maxBlockRetry = time.Minute
-	// stallTimeout is after how long a partition with records to read is taken for
-	// stalled: several times as long as a broker takes to elect a leader.
-	stallTimeout = time.Minute
 )
 
 // block is why a partition, or an event, is not processed now.

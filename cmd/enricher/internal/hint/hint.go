@@ -104,8 +104,6 @@ func forReason(reason string) string {
 		return "check the partition and the permission to read it"
 	case string(consumer.TopicUnavailable):
 		return "create the topic again, or remove it from --input-topics"
-	case string(consumer.Stalled):
-		return "restart the instance, and report it"
 	case string(consumer.OutputRefused):
 		return "check the settings and permissions of the output topic"
 	case lookup.AccountRejected.String():
