@@ -41,9 +41,6 @@ func BlockReasons() []BlockReason {
 const (
 	minBlockRetry = time.Second
 	maxBlockRetry = time.Minute
-	// stallTimeout is after how long a partition with records to read is taken for
-	// stalled: several times as long as a broker takes to elect a leader.
-	stallTimeout = time.Minute
 )
 
 // block is why a partition, or an event, is not processed now.
