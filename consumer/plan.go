@@ -63,9 +63,9 @@ func (p planner) Balance(b *kgo.ConsumerBalancer, topics map[string]int32) kgo.I
 	return plannedAssignments{assignments, data}
 }
 
-// planFor makes the plan of a new generation. Its numbers of partitions are
-// settled unless the generation before had others, or one that this leader does
-// not know has members that hold partitions.
+// planFor makes the plan of a new generation. Members may still work by other
+// numbers of partitions if the generation before had others, or if members that
+// hold partitions come from a generation that this leader missed.
 func (m *membership) planFor(b *kgo.ConsumerBalancer, topics map[string]int32) groupPlan {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -20,7 +20,7 @@ type Condition struct {
 const (
 	ReasonDraining   = "draining"
 	ReasonKafka      = "kafka"        // there is no session
-	ReasonNotInGroup = "not_in_group" // no heartbeat was answered lately
+	ReasonNotInGroup = "not_in_group" // no heartbeat was acknowledged lately
 )
 
 func (c Condition) String() string { return c.Reason + ": " + c.Detail }

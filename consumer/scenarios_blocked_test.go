@@ -243,7 +243,7 @@ func topicOf(e *env, req kmsg.Request, resp kmsg.Response, n int) string {
 // while the instance is restarted is not skipped, though no event of its
 // partition was ever read.
 func TestLatestCommitsItsStart(t *testing.T) {
-	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+	inVirtualTime(t, fetchtest.Config{}, func(_ *testing.T, e *env) {
 		latest := func(c *consumer.Config) { c.AutoOffsetReset = consumer.Latest }
 		i := e.Start("a", latest)
 		<-time.After(5 * time.Second)

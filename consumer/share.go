@@ -94,7 +94,7 @@ type membership struct {
 	mu     sync.Mutex
 	closed bool
 	inJoin bool
-	synced time.Time // send time of the last answered sync
+	synced time.Time // send time of the last acknowledged sync
 	// The lease counts from when requests were sent. member is the last one whose
 	// response showed that the assignment is valid, alive the last one that showed
 	// the instance to be a member at all: it keeps its partitions during a

@@ -318,9 +318,9 @@ func TestAssignmentWithoutPlanAllowsNothing(t *testing.T) {
 	}
 }
 
-// The leader knows whether members may work by another number of partitions than
-// the one that it plans with.
-func TestPlanSaysWhetherPartitionsAreSettled(t *testing.T) {
+// The leader includes for how long members may still work by another number of
+// partitions than the one that it plans with.
+func TestPlanStatesHowLongAnotherNumberOfPartitionsMayBeInUse(t *testing.T) {
 	member := func(id string, generation int32, owned ...int32) kmsg.JoinGroupResponseMember {
 		m := newSimulated()
 		current := map[string][]int32{}
@@ -334,12 +334,12 @@ func TestPlanSaysWhetherPartitionsAreSettled(t *testing.T) {
 		members []kmsg.JoinGroupResponseMember
 		want    time.Duration
 	}{
-		"all members are new":                    {"", []kmsg.JoinGroupResponseMember{member("a", -1), member("b", -1)}, 0},
-		"the leader is new":                      {"", []kmsg.JoinGroupResponseMember{member("a", -1), member("b", 3, 0, 1)}, 10 * time.Second},
-		"the same number":                        {planOf12, []kmsg.JoinGroupResponseMember{member("a", 3, 2), member("b", 3, 0, 1)}, 0},
-		"another number":                         {`{"generation":3,"partitions":{"calls":11}}`, []kmsg.JoinGroupResponseMember{member("a", 3, 2)}, 10 * time.Second},
-		"the leader missed a generation":         {planOf12, []kmsg.JoinGroupResponseMember{member("a", 3, 2), member("b", 4, 0, 1)}, 10 * time.Second},
-		"not settled before, and no change here": {`{"generation":3,"partitions":{"calls":12},"unsettled_ns":7000000000}`, []kmsg.JoinGroupResponseMember{member("a", 3, 2)}, 7 * time.Second},
+		"all members are new":            {"", []kmsg.JoinGroupResponseMember{member("a", -1), member("b", -1)}, 0},
+		"the leader is new":              {"", []kmsg.JoinGroupResponseMember{member("a", -1), member("b", 3, 0, 1)}, 10 * time.Second},
+		"the same number":                {planOf12, []kmsg.JoinGroupResponseMember{member("a", 3, 2), member("b", 3, 0, 1)}, 0},
+		"another number":                 {`{"generation":3,"partitions":{"calls":11}}`, []kmsg.JoinGroupResponseMember{member("a", 3, 2)}, 10 * time.Second},
+		"the leader missed a generation": {planOf12, []kmsg.JoinGroupResponseMember{member("a", 3, 2), member("b", 4, 0, 1)}, 10 * time.Second},
+		"a change before, and none here": {`{"generation":3,"partitions":{"calls":12},"unsettled_ns":7000000000}`, []kmsg.JoinGroupResponseMember{member("a", 3, 2)}, 7 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSimulated()

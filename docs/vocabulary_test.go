@@ -34,7 +34,7 @@ var retired = []retiredWord{
 		{files: "cmd/enricher/internal/demo/view*.go", reason: "the demo shows an answered call"},
 	}},
 	{word: "quotas?", instead: "rate limit, rate limiter, share", except: []exception{
-		{phrase: "(APIs?|API's|app's|its) (own )?quota|over (the )?quota", reason: "the vendor's word for its own limit"},
+		{phrase: "(APIs?|API's|app's|its) ((own|request) )?quota|over (the )?quota", reason: "the vendor's word for its own limit"},
 		{files: "fetch/fetchtest/*", reason: "it simulates the vendor's own limit"},
 		{files: "docs/runbook.md", reason: "the operator has to ask the vendor about it"},
 		{files: "deploy/*/alerts*.yaml", reason: "the same"},
@@ -51,6 +51,7 @@ var retired = []retiredWord{
 	{word: "tells|told", instead: "reports, returns"},
 	{word: "knows", instead: "has, tracks, can", except: []exception{
 		{phrase: "knows no|knows nothing", reason: "says what a package does not depend on"},
+		{phrase: "this one knows version", reason: "part of an error message that operators see and a test pins"},
 	}},
 	{word: "time-outs?", instead: "timeout"},
 	{word: "heed(s|ed)?|in vain|for want of", instead: "the common word"},
@@ -60,7 +61,9 @@ var retired = []retiredWord{
 	{word: "oracles?", instead: "package audit"},
 	{word: "gambles?|victims?|fates?|sacrifices?", instead: "scenario, child process, fault, absorb"},
 	{word: "rights", instead: "permissions"},
-	{word: "--start|--because", instead: "--auto-offset-reset, --note"},
+	{word: "--start|--because", instead: "--auto-offset-reset, --note", except: []exception{
+		{phrase: "--start-period", reason: "an option of Docker's HEALTHCHECK"},
+	}},
 	{word: "enricher lookups total|enricher lookup duration seconds|enricher cache requests total", instead: "the metric's new name"},
 	{word: "enricher (events lost|session rebuilds total|refused partitions|offset metadata bytes|quota share)", instead: "the metric's or alert's new name"},
 	{word: "design.md", instead: "architecture.md"},

@@ -37,7 +37,7 @@ func (s *Session) WatchTopics(ctx context.Context, changed func(TopicChange)) {
 		topics, err := kadm.NewClient(s.admin).ListTopics(request, s.cfg.Topics...)
 		cancel()
 		if err != nil {
-			continue // no broker answers, which ends the session by itself
+			continue // no broker responds, which ends the session by itself
 		}
 		for _, name := range s.cfg.Topics {
 			t, ok := topics[name]

@@ -60,13 +60,6 @@ func (s *Server) Connections() int {
 	return s.opened
 }
 
-// OpenConnections returns the number of connections that are open.
-func (s *Server) OpenConnections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open)
-}
-
 // DropIdle closes idle connections, as a server does after its keep-alive timeout.
 func (s *Server) DropIdle() {
 	s.mu.Lock()

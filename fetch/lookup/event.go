@@ -7,7 +7,7 @@ import (
 )
 
 // Event is an event that needs the record of its call. Its owner fills it
-// before Add; nobody writes to it afterwards.
+// before Add; afterwards it is only read.
 type Event struct {
 	CallID string
 	// Time is the event's own; the window of its retries begins here. See EventTime.

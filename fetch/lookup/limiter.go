@@ -157,7 +157,7 @@ func (l *Limiter) applyRaises(now time.Time) time.Duration {
 
 // Reserve takes a slot for a request. Without a free one it returns nil, and how
 // long it is until asking again makes sense, unless a response comes before.
-// Whoever takes a slot must call its Done or Cancel.
+// The caller must call the slot's Done or Cancel.
 func (l *Limiter) Reserve(now time.Time) (*Slot, time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -34,7 +34,7 @@ import (
 //	pauses        While lookups are paused only probes go out, one at a time, not
 //	              closer together than the steps.
 
-// kind of a call, known to the API alone. It is the first letter of the CallId.
+// kind of a call, known to the API alone. It is the first byte of the CallId.
 type kind byte
 
 const (

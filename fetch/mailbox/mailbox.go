@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Signal tells its owner that something happened. Any number of Sets before the
+// Signal notifies its owner that something happened. Any number of Sets before the
 // owner looks count as one.
 type Signal chan struct{}
 

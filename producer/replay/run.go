@@ -153,7 +153,7 @@ func (r *runner) limitToStart(s *Snapshot) error {
 		offsets.to = min(offsets.to, r.ends[p]) // 0 for a partition that was added since
 		s.ranges[p] = offsets
 	}
-	// Counted from the journal, which also knows the result of a last transaction
+	// Counted from the journal, which also has the result of a last transaction
 	// whose result the previous attempt did not learn.
 	r.result.Completed = max(0, s.markers.count-r.markersAtStart)
 	return nil

@@ -3,12 +3,10 @@ package harness
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -40,7 +38,6 @@ type Process struct {
 	cmd    *exec.Cmd
 	stdout *os.File
 	done   chan struct{}
-	err    error // of the process, once done is closed
 }
 
 // Spawn runs this test binary as a child with a configuration. The child is killed
@@ -69,7 +66,7 @@ func Spawn(t testing.TB, config any) *Process {
 	p.PID = p.cmd.Process.Pid
 	go func() {
 		defer close(p.done)
-		p.err = p.cmd.Wait()
+		_ = p.cmd.Wait() // Kill makes it fail; a child prints its own errors
 	}()
 	t.Cleanup(func() {
 		p.Kill()
@@ -82,20 +79,6 @@ func Spawn(t testing.TB, config any) *Process {
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended already
 	<-p.done
-}
-
-// Done is closed when the process has ended.
-func (p *Process) Done() <-chan struct{} { return p.done }
-
-// Killed waits until the process has ended and reports whether SIGKILL ended it.
-// Any other failure of the process is an error.
-func (p *Process) Killed() (bool, error) {
-	<-p.done
-	var exit *exec.ExitError
-	if errors.As(p.err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
-		return true, nil
-	}
-	return false, p.err
 }
 
 // hanging is what a child prints when it hangs.

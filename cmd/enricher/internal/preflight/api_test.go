@@ -31,7 +31,7 @@ func TestAPIProblems(t *testing.T) {
 		"throttled":          {func(w *env) { w.api.SetOutage(fetchtest.TooManyRequests("")) }, []string{"warning usersig HOST: HTTP 429"}},
 		"refuses the CallId": {func(w *env) { w.api.SetOutage(fetchtest.Named("bad_call_id")) }, []string{"fatal usersig HOST: bad_call_id"}},
 		"unknown code":       {func(w *env) { w.api.SetOutage(fetchtest.Code(424242)) }, []string{"fatal usersig HOST: 424242"}},
-		"knows every call":   {func(w *env) { w.api.SetOutage(fetchtest.Fault{}) }, []string{"fatal usersig HOST: a record of a call that cannot exist"}},
+		"has every record":   {func(w *env) { w.api.SetOutage(fetchtest.Fault{}) }, []string{"fatal usersig HOST: a record of a call that cannot exist"}},
 		"never ends":         {func(w *env) { w.api.SetOutage(fetchtest.NotEnded()) }, []string{"fatal usersig HOST: a record of a call that cannot exist"}},
 		"echoes the request": {func(w *env) { w.api.SetOutage(fetchtest.Echo(60010)) }, []string{"fatal usersig HOST: not_administrator"}},
 		"resets the connection": {
