@@ -19,15 +19,9 @@ const (
 // refreshEndOffsets asks the broker from time to time where the input partitions
 // end, and at once after each join.
 func (c *conductor) refreshEndOffsets(ctx context.Context, s *session.Session) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(endOffsetInterval)
 	defer timer.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.membership.assigned:
-		case <-timer.C:
-		}
 		request, cancel := context.WithTimeout(ctx, endOffsetTimeout)
 		ends, err := s.EndOffsets(request)
 		cancel()
@@ -36,6 +30,12 @@ func (c *conductor) refreshEndOffsets(ctx context.Context, s *session.Session) {
 			c.log.Warn("failed to list some end offsets; backlog may be too low", zap.Error(err))
 		}
 		timer.Reset(endOffsetInterval)
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.membership.assigned:
+		case <-timer.C:
+		}
 	}
 }
 

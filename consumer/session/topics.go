@@ -23,34 +23,38 @@ type TopicChange struct {
 // WatchTopics sends the changes of the input topics to changed until ctx is done.
 // The first call of a session sends only topics that cannot be consumed.
 func (s *Session) WatchTopics(ctx context.Context, changed func(TopicChange)) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	ticker := time.NewTicker(topicInterval)
+	defer ticker.Stop()
 	failed := make(map[string]bool)
-	for {
+	for ctx.Err() == nil {
+		s.watchTopics(ctx, failed, changed)
 		select {
 		case <-ctx.Done():
-			return
-		case <-timer.C:
+		case <-ticker.C:
 		}
-		timer.Reset(topicInterval)
-		request, cancel := context.WithTimeout(ctx, topicInterval)
-		topics, err := kadm.NewClient(s.admin).ListTopics(request, s.cfg.Topics...)
-		cancel()
-		if err != nil {
-			continue // no broker responds, which ends the session by itself
+	}
+}
+
+// watchTopics looks at the input topics once. failed holds those that could not be
+// consumed the last time.
+func (s *Session) watchTopics(ctx context.Context, failed map[string]bool, changed func(TopicChange)) {
+	request, cancel := context.WithTimeout(ctx, topicInterval)
+	topics, err := kadm.NewClient(s.admin).ListTopics(request, s.cfg.Topics...)
+	cancel()
+	if err != nil {
+		return // no broker responds, which ends the session by itself
+	}
+	for _, name := range s.cfg.Topics {
+		t, ok := topics[name]
+		if !ok {
+			t.Err = kerr.UnknownTopicOrPartition
 		}
-		for _, name := range s.cfg.Topics {
-			t, ok := topics[name]
-			if !ok {
-				t.Err = kerr.UnknownTopicOrPartition
-			}
-			if kerr.IsRetriable(t.Err) && !errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
-				continue
-			}
-			if (t.Err != nil) != failed[name] || t.Err == nil && t.ID != s.TopicID(name) {
-				failed[name] = t.Err != nil
-				changed(TopicChange{name, t.ID, t.Err})
-			}
+		if kerr.IsRetriable(t.Err) && !errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
+			continue
+		}
+		if (t.Err != nil) != failed[name] || t.Err == nil && t.ID != s.TopicID(name) {
+			failed[name] = t.Err != nil
+			changed(TopicChange{name, t.ID, t.Err})
 		}
 	}
 }
