@@ -154,7 +154,7 @@ func TestKafkaSmallerMetadataLimit(t *testing.T) {
 	e.feedMany(15_000)
 	i := e.Start("a", func(c *consumer.Config) {
 		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 15_000
-		c.Retry.NotFoundWindow = 8 * time.Second
+		c.Retry.NotFoundWindow = 20 * time.Second // longer than it takes to feed the events
 	})
 	c := watchCommits(i)
 	e.Await(time.Minute)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"enricher/consumer"
 	"enricher/consumer/session"
 	"enricher/test/kafka"
 )
@@ -23,7 +24,9 @@ func TestKafkaTransactionalIDExpires(t *testing.T) {
 		"transactional.id.expiration.ms": "2000", "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
 		"producer.id.expiration.ms": "2000", "producer.id.expiration.check.interval.ms": "500",
 	}})
-	i := e.Start("a")
+	// Without a limit, a new session has its share at once, and so uses its id before
+	// that expires again.
+	i := e.Start("a", func(c *consumer.Config) { c.APIRate = 0 })
 	id := session.TransactionalID(e.Group, "a")
 	for round := range 3 {
 		e.FeedCalls(fmt.Sprint("r", round, "-"), 60)

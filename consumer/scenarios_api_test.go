@@ -88,7 +88,7 @@ func apiOutage(o outage) func(*testing.T, *env) {
 		e.API.SetOutage(o.fault)
 		i := e.Start("a")
 		e.FeedCalls("c", 1000)
-		e.pause(20*time.Minute, 12*time.Second) // far longer than any window
+		e.pause(20*time.Minute, shareDelay+20*time.Second) // far longer than any window
 		if n := len(e.Outputs()); n != 0 {
 			t.Fatalf("%d outputs during the outage: %v", n, e.Audit())
 		}
@@ -123,7 +123,7 @@ func wrongKey(t *testing.T, e *env) {
 	e.API.SetKey("0123456789abcdef")
 	i := e.Start("a")
 	e.FeedCalls("c", 300)
-	e.pause(30*time.Minute, 5*time.Second)
+	e.pause(30*time.Minute, shareDelay+5*time.Second)
 	if n := len(e.Outputs()); n != 0 {
 		t.Fatalf("%d outputs with a wrong key", n)
 	}

@@ -1,6 +1,7 @@
 package consumer_test
 
 import (
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -67,7 +68,12 @@ func drainCompletesRequestsInFlight(t *testing.T, e *env) {
 	e.FeedCalls("c", 40)
 	e.API.Never("never")
 	e.FeedDead(0, audittest.EndCall("never", time.Now()), schemas.NotFound)
-	e.pause(shareDelay+time.Second, shareDelay+time.Second) // in flight
+	e.Eventually(30*time.Second, func() error { // until they are in flight
+		if n := e.API.Requests(); n < 40 {
+			return fmt.Errorf("%d requests", n)
+		}
+		return nil
+	})
 	start := time.Now()
 	i.Drain()
 	if i.Err != nil {
