@@ -45,8 +45,11 @@ func (s *settings) newInstance(name string) (*instance, error) {
 		SessionTimeout: s.SessionTimeout, Heartbeat: s.SessionTimeout / 10,
 	}
 	i := &instance{metrics: admin.Instrument(&cfg)}
-	i.pipeline, err = consumer.New(cfg)
-	return i, err
+	if i.pipeline, err = consumer.New(cfg); err != nil {
+		return nil, err
+	}
+	i.metrics.ExposeReady(i.ready)
+	return i, nil
 }
 
 // ready lists why the instance is not ready.
