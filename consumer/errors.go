@@ -45,17 +45,31 @@ func (c *Consumer) explainAuthError(err error) error {
 	return err
 }
 
+// How long a process that fenced this one may take to join the group: it may have
+// to find its brokers first.
+const (
+	fencingTimeout  = 5 * time.Second
+	fencingInterval = 500 * time.Millisecond
+)
+
 // classifyFencing makes a fence by a later process with our instance name fatal:
 // this one gives way. A new session overcomes other fences.
 func (c *Consumer) classifyFencing(s *session.Session, fence error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	s.AllowRebalance() // the other process may wait for it
+	ctx, cancel := context.WithTimeout(context.Background(), fencingTimeout)
 	defer cancel()
-	newer, err := s.NewerInstance(ctx)
-	if err != nil {
-		return errors.Join(fence, fmt.Errorf("look for another process with instance name %q: %w", c.cfg.Instance, err))
+	for {
+		newer, err := s.NewerInstance(ctx)
+		if newer {
+			return &fatalError{&DuplicateInstanceError{c.cfg.Instance, fence}}
+		}
+		select {
+		case <-ctx.Done():
+			if err != nil {
+				err = fmt.Errorf("look for another process with instance name %q: %w", c.cfg.Instance, err)
+			}
+			return errors.Join(fence, err)
+		case <-time.After(fencingInterval):
+		}
 	}
-	if newer {
-		return &fatalError{&DuplicateInstanceError{c.cfg.Instance, fence}}
-	}
-	return fence
 }
