@@ -55,6 +55,12 @@ func inRealTime(t *testing.T, api fetchtest.Config, scenario func(*testing.T, *e
 	scenario(t, newEnv(t, api))
 }
 
+// aloneInRealTime runs a scenario on an embedded broker that needs all processors.
+func aloneInRealTime(t *testing.T, api fetchtest.Config, scenario func(*testing.T, *env)) {
+	t.Helper()
+	scenario(t, newEnv(t, api))
+}
+
 // onKafka runs a scenario on a real Kafka next to others.
 func onKafka(t *testing.T, api fetchtest.Config, scenario func(*testing.T, *env)) {
 	t.Helper()

@@ -72,7 +72,7 @@ func membersJoinLeaveAndCrash(t *testing.T, e *env) {
 
 var latencyAPI = fetchtest.Config{Rate: 200, Latency: func(string) time.Duration { return 40 * time.Millisecond }}
 
-func TestRateLimitIsUsed(t *testing.T)      { inRealTime(t, latencyAPI, rateLimitIsUsed) }
+func TestRateLimitIsUsed(t *testing.T)      { aloneInRealTime(t, latencyAPI, rateLimitIsUsed) }
 func TestKafkaRateLimitIsUsed(t *testing.T) { aloneOnKafka(t, latencyAPI, rateLimitIsUsed) }
 
 // rateLimitIsUsed by three members with a backlog on all partitions.
@@ -103,7 +103,7 @@ func rateLimitIsUsed(t *testing.T, e *env) {
 }
 
 func TestJoinsAbortFewTransactions(t *testing.T) {
-	inRealTime(t, fetchtest.Config{}, joinsAbortFewTransactions)
+	aloneInRealTime(t, fetchtest.Config{}, joinsAbortFewTransactions)
 }
 
 func TestKafkaJoinsAbortFewTransactions(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 
 var (
 	firstSeed = flag.Uint64("seed", 1, "the first seed of the limiter's simulations")
-	seeds     = flag.Uint64("seeds", 40, "how many simulations of each kind run")
+	seeds     = flag.Uint64("seeds", 20, "how many simulations of each kind run")
 )
 
 const ms = time.Millisecond

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	episodeRuns = flag.Int("episodes", 12, "how many random simulations TestRandomEpisodes runs, from -seed on")
+	episodeRuns = flag.Int("episodes", 18, "how many random simulations TestRandomEpisodes runs, from -seed on")
 )
 
 // episode is a time in which the API does not behave.
