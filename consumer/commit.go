@@ -123,7 +123,7 @@ func (c *conductor) buildCommits() []*partitionCommit {
 	}
 	switch {
 	case c.completedCount() == 0:
-	case most > 0 || c.suspects.next:
+	case most > 0 || suspect || c.suspects.next: // the rest has its turn next
 		c.completedSince = time.Now()
 	default:
 		c.completedSince = time.Now().Add(metadataWait)
@@ -152,8 +152,8 @@ func (c *conductor) chooseSuspects() (suspect bool, most int) {
 }
 
 // buildCommit returns the largest commit of a partition whose metadata fits, of
-// at most so many outcomes (not above 0: any number) that are suspects or that are not, or
-// nil.
+// at most so many outcomes (not above 0: any number) that are suspects or that
+// are not, or nil.
 func (c *conductor) buildCommit(p *partition, suspect bool, most int) *partitionCommit {
 	slices.SortFunc(p.completed, func(a, b outcome) int { return cmp.Compare(a.rec.Offset, b.rec.Offset) })
 	chosen, offsets := make([]outcome, 0, len(p.completed)), make([]int64, 0, len(p.completed))

@@ -4,11 +4,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"enricher/consumer/session"
-
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // suspects finds, by halving, the outputs that a topic refuses for another reason
@@ -23,7 +22,7 @@ type suspects struct {
 // turn reports whether the next transaction is one of suspects.
 func (s *suspects) turn(healthy, suspect int) bool {
 	mine := suspect > 0 && (s.next || healthy == 0)
-	s.next = !mine
+	s.next = suspect > 0 && !mine
 	if suspect == 0 {
 		s.max = 0
 	}
