@@ -21,11 +21,11 @@ import (
 func TestKafkaTransactionalIDExpires(t *testing.T) {
 	t.Parallel()
 	e, _ := ownKafkaEnv(t, kafka.Config{Properties: map[string]string{
-		"transactional.id.expiration.ms": "2000", "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
-		"producer.id.expiration.ms": "2000", "producer.id.expiration.check.interval.ms": "500",
+		"transactional.id.expiration.ms": "10000", "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
+		"producer.id.expiration.ms": "10000", "producer.id.expiration.check.interval.ms": "500",
 	}})
-	// Without a limit, a new session has its share at once, and so uses its id before
-	// that expires again.
+	// Without a limit, a new session has its share at once, and uses its id well within
+	// the 10 s after which that expires again.
 	i := e.Start("a", func(c *consumer.Config) { c.APIRate = 0 })
 	id := session.TransactionalID(e.Group, "a")
 	for round := range 3 {
