@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -25,17 +26,25 @@ func (*healthCmd) Example() string { return "enricher health --admin-addr 127.0.
 func (c *healthCmd) Run(ctx context.Context, k *kong.Kong) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.AdminAddr+"/livez", nil)
-	if err != nil {
-		return fmt.Errorf("--admin-addr: %w", err)
-	}
-	resp, err := http.DefaultClient.Do(req)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/livez", nil)
 	if err != nil {
 		return err
 	}
+	// No proxy, whatever the environment says, and no look-up of the host for an
+	// address without one, such as :9464: it means this machine.
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, c.AdminAddr)
+		},
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.AdminAddr, err)
+	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", req.URL, resp.Status)
+		return fmt.Errorf("%s: %s", c.AdminAddr, resp.Status)
 	}
 	_, err = io.Copy(k.Stdout, io.LimitReader(resp.Body, 1<<10))
 	return err

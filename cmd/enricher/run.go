@@ -135,21 +135,30 @@ const (
 	retryKafkaEvery = time.Second
 	logWaitingEvery = 10 * time.Second
 	checkTimeout    = 10 * time.Second // of one try
+	// Brokers learn of a new topic or permission some time after its creator.
+	problemsLast = 3 * time.Second
 )
 
 // awaitKafka waits until Kafka responds. It returns everything in Kafka that
-// keeps the service from running, or nil when ctx ends first.
+// keeps the service from running, for problemsLast, or nil when ctx ends first.
 func awaitKafka(ctx context.Context, opts []kgo.Opt, r preflight.Requirements, s *startupStatus, log *zap.Logger) error {
 	cl, err := kgo.NewClient(append(opts, kgo.RequestRetries(0))...)
 	if err != nil {
 		return fmt.Errorf("configure Kafka client: %w", err)
 	}
 	defer cl.Close()
-	var logged time.Time
+	var logged, found time.Time
 	for ctx.Err() == nil {
 		problems, err := checkKafka(ctx, cl, r)
 		if err == nil {
-			return errors.Join(problems...)
+			err = errors.Join(problems...)
+			if found.IsZero() {
+				found = time.Now()
+			}
+			if err == nil || time.Since(found) >= problemsLast {
+				return err
+			}
+			logged = time.Now() // nothing to log: what still fails then is the error of the command
 		}
 		if ctx.Err() != nil {
 			return nil

@@ -7,6 +7,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,8 +212,10 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	return s, nil
 }
 
-// TransactionalID returns the transactional id of an instance of a group.
-func TransactionalID(group, instance string) string { return group + "-" + instance }
+// TransactionalID returns the transactional id of an instance of a group. No two
+// pairs share one, because the instance's part contains no slash: otherwise two
+// processes of different groups could fence each other for ever.
+func TransactionalID(group, instance string) string { return group + "/" + url.PathEscape(instance) }
 
 // clientID carries the instance and the start, so that of two processes with
 // the same instance each can find out which one started later.

@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// topicInterval is how soon a topic that was deleted, re-created or forbidden is
-// noticed.
+// topicInterval is how soon a topic that was deleted, re-created, forbidden or
+// given more partitions is noticed.
 const topicInterval = 5 * time.Second
 
 // TopicChange is a change of an input topic.
@@ -25,9 +25,9 @@ type TopicChange struct {
 func (s *Session) WatchTopics(ctx context.Context, changed func(TopicChange)) {
 	ticker := time.NewTicker(topicInterval)
 	defer ticker.Stop()
-	failed := make(map[string]bool)
+	failed, partitions := make(map[string]bool), make(map[string]int)
 	for ctx.Err() == nil {
-		s.watchTopics(ctx, failed, changed)
+		s.watchTopics(ctx, failed, partitions, changed)
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
@@ -36,8 +36,8 @@ func (s *Session) WatchTopics(ctx context.Context, changed func(TopicChange)) {
 }
 
 // watchTopics looks at the input topics once. failed holds those that could not be
-// consumed the last time.
-func (s *Session) watchTopics(ctx context.Context, failed map[string]bool, changed func(TopicChange)) {
+// consumed the last time, partitions how many each had.
+func (s *Session) watchTopics(ctx context.Context, failed map[string]bool, partitions map[string]int, changed func(TopicChange)) {
 	request, cancel := context.WithTimeout(ctx, topicInterval)
 	topics, err := kadm.NewClient(s.admin).ListTopics(request, s.cfg.Topics...)
 	cancel()
@@ -51,6 +51,12 @@ func (s *Session) watchTopics(ctx context.Context, failed map[string]bool, chang
 		}
 		if kerr.IsRetriable(t.Err) && !errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
 			continue
+		}
+		if n := len(t.Partitions); n > partitions[name] {
+			if partitions[name] > 0 {
+				s.cl.ForceMetadataRefresh() // the group's leader has to join again, and looks by itself every 5 min
+			}
+			partitions[name] = n
 		}
 		if (t.Err != nil) != failed[name] || t.Err == nil && t.ID != s.TopicID(name) {
 			failed[name] = t.Err != nil

@@ -16,6 +16,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+const (
+	// idleTimeout is longer than the interval between two scrapes.
+	idleTimeout = 2 * time.Minute
+	// maxHeaderBytes is what other servers allow by default; Go's default is 1 MiB.
+	maxHeaderBytes = 8 << 10
+)
+
 // Server is the HTTP server for operators.
 type Server struct {
 	// Addr is the address that the server listens on.
@@ -62,7 +69,9 @@ func Listen(addr string, h http.Handler) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: l.Addr(), server: http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, served: make(chan error, 1)}
+	s := &Server{Addr: l.Addr(), served: make(chan error, 1), server: http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+	}}
 	go func() { s.served <- s.server.Serve(l) }()
 	return s, nil
 }

@@ -98,6 +98,11 @@ func (f *KafkaFlags) Check(src *Sources) {
 	if len(f.Brokers) == 0 {
 		src.Problem("brokers", "must be given")
 	}
+	for _, b := range f.Brokers {
+		if err := checkBroker(b); err != nil {
+			src.Problem("brokers", "%v", err)
+		}
+	}
 	f.Options = []kgo.Opt{kgo.SeedBrokers(f.Brokers...)}
 	if f.UsesTLS() {
 		f.Options = append(f.Options, kgo.DialTLSConfig(f.tlsConfig(src)))
