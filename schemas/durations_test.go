@@ -2,7 +2,9 @@ package schemas_test
 
 import (
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -114,5 +116,31 @@ func TestCalleesAreDistinctAndExcludeCaller(t *testing.T) {
 		if got := schemas.Enrich(&schemas.CallRecord{Caller: "a", Callees: c.in}).Callees; !slices.Equal(got, c.want) || got == nil {
 			t.Errorf("%v: %#v, want %v", c.in, got, c.want)
 		}
+	}
+}
+
+// A record of 100,000 callees takes about a hundred times as long as one of 1,000,
+// not ten thousand times.
+func TestManyCalleesTakeLinearTime(t *testing.T) {
+	enrich := func(callees int) (time.Duration, schemas.Enriched) {
+		r := schemas.CallRecord{Caller: "caller"}
+		for n := range callees {
+			r.Callees = append(r.Callees, "callee-"+strconv.Itoa(n/2), "caller")
+		}
+		best, e := time.Hour, schemas.Enriched{}
+		for range 5 {
+			start := time.Now()
+			e = schemas.Enrich(&r)
+			best = min(best, time.Since(start))
+		}
+		return best, e
+	}
+	few, _ := enrich(1_000)
+	many, e := enrich(100_000)
+	if len(e.Callees) != 50_000 || e.Callees[49_999] != "callee-49999" {
+		t.Errorf("%d callees", len(e.Callees))
+	}
+	if many > 2_000*few {
+		t.Errorf("100,000 callees took %v, 1,000 took %v", many, few)
 	}
 }

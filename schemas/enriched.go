@@ -35,17 +35,11 @@ type Enriched struct {
 // Enrich returns the enriched record of a call.
 func Enrich(r *CallRecord) Enriched {
 	d := ComputeDurations(r.Start, r.Accept, r.End, r.Result)
-	callees := make([]string, 0, len(r.Callees))
-	for _, c := range r.Callees {
-		if c != r.Caller && !slices.Contains(callees, c) {
-			callees = append(callees, c)
-		}
-	}
 	return Enriched{
 		SchemaVersion: Version,
 		CallID:        r.CallID,
 		Caller:        r.Caller,
-		Callees:       callees,
+		Callees:       calleesOf(r),
 		MediaType:     r.MediaType,
 		CallType:      r.CallType,
 		Result:        r.Result,
@@ -60,6 +54,30 @@ func Enrich(r *CallRecord) Enriched {
 		TotalSeconds:  d.Total,
 		Anomalies:     d.Anomalies,
 	}
+}
+
+// fewCallees is up to how many callees comparing each with all others is faster
+// than a map.
+const fewCallees = 16
+
+// calleesOf returns the callees without the caller, each once.
+func calleesOf(r *CallRecord) []string {
+	callees := make([]string, 0, len(r.Callees))
+	seen := func(c string) bool { return slices.Contains(callees, c) }
+	if len(r.Callees) > fewCallees {
+		all := make(map[string]struct{}, len(r.Callees))
+		seen = func(c string) bool {
+			before := len(all)
+			all[c] = struct{}{}
+			return len(all) == before
+		}
+	}
+	for _, c := range r.Callees {
+		if c != r.Caller && !seen(c) {
+			callees = append(callees, c)
+		}
+	}
+	return callees
 }
 
 // Encode returns the JSON that is written to Kafka, with its fields in order.

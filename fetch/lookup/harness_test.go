@@ -53,7 +53,7 @@ var responses = map[string]fetch.Response{
 	"locked_out":       {Verdict: fetch.AccountRejected, Lockout: time.Minute},
 	"rejected":         {Verdict: fetch.Rejected},
 	"unknown_code":     {Verdict: fetch.Unknown},
-	"broken":           {Verdict: fetch.Found}, // without a record, at which the scheduler panics
+	"broken":           {Verdict: fetch.Found}, // without a record, at which enriching it panics
 }
 
 // env runs a scheduler against an API that follows scripts.

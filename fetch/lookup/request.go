@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"enricher/fetch"
+	"enricher/schemas"
 )
 
 // request is one request in flight.
@@ -30,6 +31,7 @@ const (
 type response struct {
 	request
 	fetch.Response
+	value []byte // of a record that was found: the enriched record, encoded
 	ended time.Time
 	// withheld: no request was made, because the lease had ended since the request
 	// was started. It is no attempt.
@@ -174,7 +176,10 @@ func (s *Scheduler) request(ctx context.Context, q *request, slot *Slot) {
 			if v := recover(); v != nil {
 				r.panic = fmt.Sprintf("panic: %v\n%s", v, debug.Stack())
 			}
-			r.ended, r.withheld = time.Now(), at.withheld
+			if r.ended.IsZero() {
+				r.ended = time.Now()
+			}
+			r.withheld = at.withheld
 			if at.begun {
 				slot.Done(r.ended, r.panic == "" && r.Verdict.Good())
 			} else {
@@ -183,6 +188,11 @@ func (s *Scheduler) request(ctx context.Context, q *request, slot *Slot) {
 			s.inbox.Put(message{response: r})
 		}()
 		r.Response = s.API.Lookup(ctx, q.callID, at)
+		r.ended = time.Now()
+		if r.Verdict == fetch.Found {
+			// Here, so that a large record holds up nothing but itself.
+			r.value = schemas.Enrich(r.Record).Encode()
+		}
 	})
 }
 

@@ -88,7 +88,7 @@ func (s *Scheduler) onScoutResponse(r *response, now time.Time) {
 		s.guard.ScoutFailed(now)
 		return
 	}
-	s.Cache.Put(now, r.callID, Entry{Value: schemas.Enrich(r.Record).Encode(), RequestID: r.RequestID})
+	s.Cache.Put(now, r.callID, Entry{Value: r.value, RequestID: r.RequestID})
 	s.release(now)
 }
 
@@ -135,7 +135,7 @@ func (s *Scheduler) onCallResponse(r *response, now time.Time) {
 	s.countAttempt(c, r)
 	switch r.Verdict {
 	case fetch.Found:
-		s.onFound(c, &r.Response, now)
+		s.onFound(c, r, now)
 	case fetch.NotYet:
 		withhold = s.onNotYet(c, r, now)
 	case fetch.Retry, fetch.AccountRejected, fetch.Unknown:
@@ -164,16 +164,15 @@ func (s *Scheduler) countAttempt(c *call, r *response) {
 	}
 }
 
-func (s *Scheduler) onFound(c *call, r *fetch.Response, now time.Time) {
+func (s *Scheduler) onFound(c *call, r *response, now time.Time) {
 	s.release(now)
-	value := schemas.Enrich(r.Record).Encode()
-	s.Cache.Put(now, c.id, Entry{Value: value, RequestID: r.RequestID})
+	s.Cache.Put(now, c.id, Entry{Value: r.value, RequestID: r.RequestID})
 	s.complete(c, now, func(i int, _ *waiter) (Outcome, bool) {
 		source := Coalesced
 		if i == 0 {
 			source = Requested
 		}
-		return Outcome{Value: value, RequestID: r.RequestID, Source: source}, true
+		return Outcome{Value: r.value, RequestID: r.RequestID, Source: source}, true
 	})
 }
 

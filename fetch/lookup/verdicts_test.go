@@ -6,6 +6,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"enricher/fetch"
 )
 
 // What becomes of a call, by the responses to its requests. Retries after bad
@@ -98,5 +103,24 @@ func TestOutcomeOfEveryVerdict(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The scheduler's goroutine does not look at a record, however large: it was
+// enriched and encoded where it was received.
+func TestSchedulerDoesNotReadRecords(t *testing.T) {
+	now := time.Now()
+	s := NewScheduler(Config{
+		API: apiFunc(nil), Limiter: NewLimiter(false), Cache: NewCache(1, 1<<20, time.Hour),
+		Metrics: NewMetrics(prometheus.NewRegistry()), Log: zap.NewNop(),
+	})
+	s.enqueue(&Event{CallID: "call", Time: now}, now)
+	r, _ := s.next(now)
+	s.queue.take(r.call)
+	s.inFlight++
+	s.handleResponse(&response{request: r, Response: fetch.Response{Verdict: fetch.Found}, value: []byte("encoded"), ended: now}, now)
+	outcomes := s.Outcomes().Take()
+	if len(outcomes) != 1 || string(outcomes[0].Value) != "encoded" || outcomes[0].Failure != nil {
+		t.Errorf("outcomes %+v", outcomes)
 	}
 }
