@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"enricher/schemas"
 )
@@ -109,10 +112,40 @@ func (t *looseText) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// utf8BOM is a mark that some programs write before UTF-8.
+var utf8BOM = []byte("\ufeff")
+
+// checkEncoding returns an error unless a body is text in UTF-8, as JSON has to be.
+// encoding/json would replace the bytes of another encoding one by one, and so
+// turn different accounts into the same one.
+//
+// Another charset in the header counts even if the bytes happen to be UTF-8:
+// it is a setting of the server, so it should show with the first response and
+// not with the first name that is not ASCII.
+func checkEncoding(header http.Header, body []byte) error {
+	switch coding := header.Get("Content-Encoding"); strings.ToLower(coding) {
+	case "", "identity":
+	default: // none was asked for
+		return fmt.Errorf("response has the content encoding %.20q, which was not asked for", coding)
+	}
+	if _, params, err := mime.ParseMediaType(header.Get("Content-Type")); err == nil {
+		switch charset := params["charset"]; strings.ToLower(charset) {
+		case "", "utf-8", "utf8", "us-ascii":
+		default:
+			return fmt.Errorf("response is declared as %.20q, not UTF-8", charset)
+		}
+	}
+	if !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0 { // UTF-16 of ASCII consists of NULs and ASCII
+		return fmt.Errorf("response is not text in UTF-8 (%d bytes)", len(body))
+	}
+	return nil
+}
+
 // decodeEnvelope decodes a body. Its errors quote nothing of the body: the error
 // page of a gateway may repeat the request.
 func decodeEnvelope(body []byte) (envelope, error) {
 	var e envelope
+	body = bytes.TrimPrefix(body, utf8BOM)
 	trimmed := bytes.TrimLeft(body, " \t\r\n")
 	switch {
 	case len(trimmed) == 0:

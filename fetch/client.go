@@ -219,7 +219,7 @@ func (c *Client) readResponse(ctx context.Context, callID string, at *attempt) R
 	}()
 	switch {
 	case err == nil:
-		return judgeBody(body, callID)
+		return judgeBody(at.resp.Header, body, callID)
 	case errors.Is(err, errTooLarge):
 		return badBody.response(err.Error())
 	case errors.Is(err, io.ErrUnexpectedEOF) && ctx.Err() == nil:

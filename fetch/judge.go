@@ -66,7 +66,10 @@ func statusKind(status int) kind {
 }
 
 // judgeBody returns the response for a body that came with a 2xx status.
-func judgeBody(body []byte, callID string) Response {
+func judgeBody(header http.Header, body []byte, callID string) Response {
+	if err := checkEncoding(header, body); err != nil {
+		return badBody.response(err.Error())
+	}
 	e, err := decodeEnvelope(body)
 	if err != nil {
 		return badBody.response(err.Error())

@@ -65,7 +65,7 @@ var kinds = [...]ResponseLabel{
 	notEnded:    {NotYet, "not_ended", "code 0 and a record without an end time"},
 	noRecord:    {Retry, "no_record", "code 0 without a record"},
 	wrongCallID: {Retry, "wrong_call_id", "code 0 and the record of another call"},
-	badBody:     {Retry, "bad_body", "a body that is not JSON, cannot be decoded, is cut short or exceeds 1 MiB"},
+	badBody:     {Retry, "bad_body", "a body that is not JSON in UTF-8, cannot be decoded, is cut short or exceeds 1 MiB"},
 	unknownCode: {Unknown, "other", "a code that is not in the table of codes"},
 	network:     {Retry, "network", "no response: name resolution, connection, TLS or sending failed, or the connection was lost"},
 	timeout:     {Retry, "timeout", "no complete response within the timeout of a request"},

@@ -16,6 +16,9 @@ const (
 	// keyCheckEvery is how often the file is read, while requests are sent. A
 	// change is found within this time; reading costs a few microseconds.
 	keyCheckEvery = time.Second
+	// minKeyBytes keeps what is no key from being used as one. A text shorter than
+	// the pieces that the redactor looks for could not be redacted either.
+	minKeyBytes = gramBytes
 	// maxKeyBytes bounds the file. The keys that Tencent publishes have 64
 	// characters.
 	maxKeyBytes = 4096
@@ -143,6 +146,8 @@ func trimKey(text string) (string, error) {
 	switch {
 	case text == "":
 		return "", errors.New("is empty")
+	case len(text) < minKeyBytes:
+		return "", fmt.Errorf("is shorter than %d bytes, so it is no secret key", minKeyBytes)
 	case len(text) > maxKeyBytes:
 		return "", fmt.Errorf("is longer than %d bytes", maxKeyBytes)
 	case strings.ContainsFunc(text, func(r rune) bool {

@@ -33,12 +33,8 @@ type redactor struct {
 	secrets []string // guarded by mu
 }
 
-// pieces is what the redactor looks for. Secrets shorter than gramBytes are
-// looked for as a whole.
-type pieces struct {
-	grams map[[gramBytes]byte]struct{}
-	short []string
-}
+// pieces is what the redactor looks for: no secret is shorter than one of them.
+type pieces map[[gramBytes]byte]struct{}
 
 // signedQuery matches the query parameter usersig, even with a UserSig that this
 // process did not make.
@@ -56,18 +52,15 @@ func (r *redactor) add(secret string) {
 	if len(r.secrets) > maxSecrets {
 		r.secrets = r.secrets[1:]
 	}
-	p := &pieces{grams: map[[gramBytes]byte]struct{}{}}
+	p := pieces{}
 	for _, s := range r.secrets {
 		for _, form := range forms(s) {
-			if len(form) < gramBytes {
-				p.short = append(p.short, form)
-			}
 			for i := 0; i+gramBytes <= len(form); i++ {
-				p.grams[[gramBytes]byte([]byte(form[i:]))] = struct{}{}
+				p[[gramBytes]byte([]byte(form[i:]))] = struct{}{}
 			}
 		}
 	}
-	r.pieces.Store(p)
+	r.pieces.Store(&p)
 }
 
 // forms returns the spellings of a secret: plain, URL-escaped, and the base64 of
@@ -138,15 +131,12 @@ func (r *redactor) mask(text string) string {
 	if p == nil {
 		return text
 	}
-	for _, s := range p.short {
-		text = strings.ReplaceAll(text, s, redacted)
-	}
 	var out strings.Builder
 	kept := 0   // text[:kept] is in out
 	secret := 0 // end of the current run; no run is open at i >= secret
 	start := 0  // start of the current run
 	for i := 0; i+gramBytes <= len(text); i++ {
-		if _, hit := p.grams[[gramBytes]byte([]byte(text[i:i+gramBytes]))]; !hit {
+		if _, hit := (*p)[[gramBytes]byte([]byte(text[i:i+gramBytes]))]; !hit {
 			continue
 		}
 		if i >= secret { // a new run begins; write the one before

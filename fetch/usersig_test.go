@@ -211,7 +211,7 @@ func TestKeyFileIsReadAgain(t *testing.T) {
 		}
 		expect(fetch.Found)
 	})
-	for text, why := range map[string]string{"": "empty", " \n": "empty", "two words": "white space", strings.Repeat("x", 5000): "4096"} {
+	for text, why := range map[string]string{"": "empty", " \n": "empty", "x": "shorter", strings.Repeat("x", 11): "shorter", "two words in it": "white space", strings.Repeat("x", 5000): "4096"} {
 		write(text)
 		if _, err := fetch.KeyFromFile(path); err == nil || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%.20q: %v", text, err)
