@@ -11,13 +11,14 @@ const (
 	EndBeforeStart    Anomaly = "end_before_start"
 	AcceptBeforeStart Anomaly = "accept_before_start"
 	AcceptAfterEnd    Anomaly = "accept_after_end"
+	ImplausibleTime   Anomaly = "implausible_time" // it is no time in Unix seconds, and counts as not known
 
 	LongerThanADay Anomaly = "longer_than_a_day"
 )
 
 // Anomalies returns all anomalies, in the order in which a record lists them.
 func Anomalies() []Anomaly {
-	return []Anomaly{NoStartTime, NoEndTime, NoAcceptTime, EndBeforeStart, AcceptBeforeStart, AcceptAfterEnd, LongerThanADay}
+	return []Anomaly{NoStartTime, NoEndTime, NoAcceptTime, EndBeforeStart, AcceptBeforeStart, AcceptAfterEnd, ImplausibleTime, LongerThanADay}
 }
 
 const day = 24 * 60 * 60 // seconds
@@ -33,9 +34,21 @@ type Durations struct {
 	Anomalies []Anomaly
 }
 
+// Times of calls are Unix seconds between these. The API is younger than 2015, and
+// a time after 2100 is in another unit. The bounds are constants, because the value
+// of a call must not depend on when it is computed.
+const (
+	EarliestTime = 1_420_070_400 // 2015
+	LatestTime   = 4_102_444_800 // 2100
+)
+
+// plausible reports whether a time is one in Unix seconds: not a counter, a default
+// or a time in milliseconds.
+func plausible(t int64) bool { return t >= EarliestTime && t < LatestTime }
+
 // ComputeDurations returns the durations of a call from its times in Unix seconds,
-// of which those of 0 and below are not given. Of two times that contradict each
-// other it uses neither.
+// of which 0 means not given. It uses no time that is not plausible, and of two
+// times that contradict each other neither.
 func ComputeDurations(start, accept, end int64, result string) Durations {
 	d := Durations{Answered: accept > 0}
 	odd := func(is bool, a Anomaly) bool {
@@ -44,30 +57,33 @@ func ComputeDurations(start, accept, end int64, result string) Durations {
 		}
 		return is
 	}
-	noStart := odd(start <= 0, NoStartTime)
-	noEnd := odd(end <= 0, NoEndTime)
+	hasStart, hasAccept, hasEnd := plausible(start), plausible(accept), plausible(end)
+	badAccept := accept != 0 && !hasAccept
+	odd(start == 0, NoStartTime)
+	odd(end == 0, NoEndTime)
 	noAccept := odd(!d.Answered && result == "NormalEnd", NoAcceptTime)
-	backwards := odd(!noStart && !noEnd && end < start, EndBeforeStart)
-	early := odd(d.Answered && !noStart && accept < start, AcceptBeforeStart)
-	late := odd(d.Answered && !noEnd && accept > end, AcceptAfterEnd)
+	backwards := odd(hasStart && hasEnd && end < start, EndBeforeStart)
+	early := odd(hasAccept && hasStart && accept < start, AcceptBeforeStart)
+	late := odd(hasAccept && hasEnd && accept > end, AcceptAfterEnd)
+	odd(badAccept || start != 0 && !hasStart || end != 0 && !hasEnd, ImplausibleTime)
 
-	if !noStart && !noEnd && !backwards {
+	if hasStart && hasEnd && !backwards {
 		total := end - start
 		d.Total = &total
 		odd(total > day, LongerThanADay)
 	}
 	switch {
-	case noAccept, backwards, early, late:
+	case noAccept, badAccept, backwards, early, late:
 	case !d.Answered:
 		if d.Total != nil {
 			d.Ring, d.Talk = d.Total, new(int64)
 		}
 	default:
-		if !noStart {
+		if hasStart {
 			ring := accept - start
 			d.Ring = &ring
 		}
-		if !noEnd {
+		if hasEnd {
 			talk := end - accept
 			d.Talk = &talk
 		}

@@ -1,6 +1,7 @@
 package schemas_test
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"testing"
@@ -16,6 +17,7 @@ const absent = int64(-1)
 // Every order and absence of the three times.
 func TestComputeDurations(t *testing.T) {
 	const s = 1764000000
+	implausible := []schemas.Anomaly{schemas.ImplausibleTime}
 	for _, c := range []struct {
 		name               string
 		start, accept, end int64
@@ -39,7 +41,23 @@ func TestComputeDurations(t *testing.T) {
 		{name: "no end, never answered", start: s, result: "Offline", ring: absent, talk: absent, total: absent, anomalies: []schemas.Anomaly{schemas.NoEndTime}},
 		{name: "no start", accept: s, end: s + 5, result: "NormalEnd", answered: true, ring: absent, talk: 5, total: absent, anomalies: []schemas.Anomaly{schemas.NoStartTime}},
 		{name: "nothing", result: "", ring: absent, talk: absent, total: absent, anomalies: []schemas.Anomaly{schemas.NoStartTime, schemas.NoEndTime}},
-		{name: "negative times", start: -5, accept: -3, end: -1, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: []schemas.Anomaly{schemas.NoStartTime, schemas.NoEndTime}},
+		{name: "negative times", start: -5, accept: -3, end: -1, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "negative accept", start: s, accept: -1, end: s + 30, result: "Cancel", ring: absent, talk: absent, total: 30, anomalies: implausible},
+		{name: "milliseconds", start: s * 1000, accept: s*1000 + 7000, end: s*1000 + 67000, result: "NormalEnd", answered: true, ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "milliseconds, never answered", start: s * 1000, end: s*1000 + 30000, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "microseconds", start: s * 1e6, end: s*1e6 + 3e7, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "centiseconds", start: s * 100, end: s*100 + 3000, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "only the end in milliseconds", start: s, accept: s + 7, end: s*1000 + 67000, result: "NormalEnd", answered: true, ring: 7, talk: absent, total: absent, anomalies: implausible},
+		{name: "only the start in milliseconds", start: s * 1000, accept: s + 7, end: s + 67, result: "NormalEnd", answered: true, ring: absent, talk: 60, total: absent, anomalies: implausible},
+		{name: "only accept in milliseconds", start: s, accept: s*1000 + 7000, end: s + 67, result: "NormalEnd", answered: true, ring: absent, talk: absent, total: 67, anomalies: implausible},
+		{name: "seconds since a restart", start: 100, accept: 107, end: 167, result: "NormalEnd", answered: true, ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "start in seconds since a restart", start: 100, end: s, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "accept in seconds since the start", start: s, accept: 7, end: s + 67, result: "NormalEnd", answered: true, ring: absent, talk: absent, total: 67, anomalies: implausible},
+		{name: "the first second of 2015", start: schemas.EarliestTime, end: schemas.EarliestTime + 5, result: "Cancel", ring: 5, talk: 0, total: 5},
+		{name: "the last of 2014", start: schemas.EarliestTime - 1, end: schemas.EarliestTime + 5, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "the first of 2100", start: schemas.LatestTime - 5, end: schemas.LatestTime, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: implausible},
+		{name: "the largest number", start: s, accept: s, end: math.MaxInt64, result: "NormalEnd", answered: true, ring: 0, talk: absent, total: absent, anomalies: implausible},
+		{name: "no start, end in milliseconds", end: s * 1000, result: "Cancel", ring: absent, talk: absent, total: absent, anomalies: []schemas.Anomaly{schemas.NoStartTime, schemas.ImplausibleTime}},
 		{name: "a day", start: s, accept: s, end: s + 86400, result: "NormalEnd", answered: true, ring: 0, talk: 86400, total: 86400},
 		{name: "53 hours", start: s, accept: s + 10, end: s + 53*3600, result: "NormalEnd", answered: true, ring: 10, talk: 53*3600 - 10, total: 53 * 3600, anomalies: []schemas.Anomaly{schemas.LongerThanADay}},
 		{name: "5 days", start: s, accept: s + 1, end: s + 5*86400, result: "Interrupt", answered: true, ring: 1, talk: 5*86400 - 1, total: 5 * 86400, anomalies: []schemas.Anomaly{schemas.LongerThanADay}},

@@ -22,9 +22,9 @@ type Enriched struct {
 	Result        string    `json:"result"`
 	RoomID        string    `json:"room_id"`
 	RoomIDType    int       `json:"room_id_type"`
-	StartTime     int64     `json:"start_time"`            // Unix seconds
-	AcceptTime    int64     `json:"accept_time,omitempty"` // Unix seconds; absent if never answered
-	EndTime       int64     `json:"end_time"`              // Unix seconds
+	StartTime     int64     `json:"start_time"`            // Unix seconds; 0: not known
+	AcceptTime    int64     `json:"accept_time,omitempty"` // Unix seconds; absent if never answered, or not known
+	EndTime       int64     `json:"end_time"`              // Unix seconds; 0: not known
 	Answered      bool      `json:"answered"`
 	RingSeconds   *int64    `json:"ring_seconds,omitempty"`
 	TalkSeconds   *int64    `json:"talk_seconds,omitempty"`
@@ -45,9 +45,9 @@ func Enrich(r *CallRecord) Enriched {
 		Result:        r.Result,
 		RoomID:        r.RoomID,
 		RoomIDType:    r.RoomIDType,
-		StartTime:     max(0, r.Start),
-		AcceptTime:    max(0, r.Accept),
-		EndTime:       max(0, r.End),
+		StartTime:     known(r.Start),
+		AcceptTime:    known(r.Accept),
+		EndTime:       known(r.End),
 		Answered:      d.Answered,
 		RingSeconds:   d.Ring,
 		TalkSeconds:   d.Talk,
@@ -78,6 +78,14 @@ func calleesOf(r *CallRecord) []string {
 		}
 	}
 	return callees
+}
+
+// known returns a time, or 0 if it is not a plausible one.
+func known(t int64) int64 {
+	if !plausible(t) {
+		return 0
+	}
+	return t
 }
 
 // Encode returns the JSON that is written to Kafka, with its fields in order.

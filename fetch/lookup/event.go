@@ -21,9 +21,9 @@ type Event struct {
 }
 
 const (
-	// earliestEvent is the beginning of 2015, in s since 1970. The API is younger:
-	// an earlier time is a default, a counter, or another unit.
-	earliestEvent = 1_420_070_400
+	// earliestEvent is in s since 1970: an earlier time is a default, a counter, or
+	// another unit.
+	earliestEvent = schemas.EarliestTime
 	// firstMilliseconds is where numbers are no longer seconds (of the year 5138)
 	// but milliseconds (of 1973).
 	firstMilliseconds = 100_000_000_000
