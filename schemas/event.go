@@ -45,22 +45,22 @@ func malformed(format string, args ...any) error {
 // ParseEvent parses an event; its errors are of type *MalformedError. Unknown
 // fields are ignored. A CallId that is an integer becomes its decimal digits. The
 // CallId may be at the top level, in the CallRecord, or in both if they are equal.
+//
+// Around the JSON object it accepts what changes nothing about its meaning: the
+// frame of a schema registry, a byte order mark, and white space and NULs behind it.
 func ParseEvent(value []byte) (Event, error) {
-	switch {
-	case value == nil:
+	if value == nil {
 		return Event{}, malformed("the event has no value")
-	case len(bytes.TrimSpace(value)) == 0:
+	}
+	text := unwrap(value)
+	switch {
+	case len(text) == 0:
 		return Event{}, malformed("the event is empty")
-	case !utf8.Valid(value):
-		return Event{}, malformed("the event is not valid UTF-8")
-	case !json.Valid(value): // rejects deep nesting, too
-		var v any
-		return Event{}, malformed("the event is not JSON: %v", json.Unmarshal(value, &v))
-	case value[skipSpace(value, 0)] != '{':
-		return Event{}, malformed("the event is not a JSON object")
+	case !utf8.Valid(text), !json.Valid(text), text[0] != '{': // json.Valid rejects deep nesting, too
+		return Event{}, malformed("the event is %s", describe(value))
 	}
 	var p eventParser
-	forEachMember(value, p.topLevel)
+	forEachMember(text, p.topLevel)
 	switch {
 	case p.commandErr != nil:
 		return Event{}, p.commandErr
@@ -69,9 +69,44 @@ func ParseEvent(value []byte) (Event, error) {
 	case p.err != nil:
 		return Event{}, p.err
 	case p.event.CallID == "":
-		return Event{}, malformed("the event has no CallId")
+		return Event{}, malformed("the event has no CallId%s", whereElse(text))
 	}
 	return p.event, nil
+}
+
+const byteOrderMark = "\uFEFF" // in UTF-8; RFC 8259 lets a reader ignore it
+
+// frameBytes is the size of the frame that the serializers of schema registries
+// write before a value: a zero byte and the id of the schema.
+const frameBytes = 5
+
+// unwrap returns the part of a value that must be a JSON object. It copies nothing.
+func unwrap(value []byte) []byte {
+	if n := len(value); n > 0 && value[0] == '{' && value[n-1] == '}' {
+		return value // as nearly all are
+	}
+	value = trimEnd(value)
+	if len(value) > frameBytes && value[0] == 0 {
+		if text := trimStart(value[frameBytes:]); len(text) > 0 && text[0] == '{' {
+			return text
+		}
+	}
+	return trimStart(value)
+}
+
+func trimEnd(b []byte) []byte {
+	for n := len(b); n > 0 && (b[n-1] == 0 || isSpace(b[n-1])); n-- {
+		b = b[:n-1]
+	}
+	return b
+}
+
+func trimStart(b []byte) []byte {
+	b = bytes.TrimPrefix(b, []byte(byteOrderMark))
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	return b
 }
 
 type eventParser struct {
@@ -89,7 +124,7 @@ func (p *eventParser) topLevel(name, value []byte) bool {
 		case value[0] == '{':
 			forEachMember(value, p.callRecord)
 		case !isNull(value):
-			p.fail(malformed("CallRecord is not an object"))
+			p.fail(malformed("CallRecord is not an object%s", doubleEncoding(value)))
 		}
 	case "CallbackCommand":
 		p.command(value)
@@ -138,6 +173,10 @@ func (p *eventParser) command(value []byte) {
 		p.commandErr = malformed("CallbackCommand is not a string")
 	case p.event.Command != "" && p.event.Command != c:
 		p.commandErr = malformed("conflicting CallbackCommands")
+	case c != EndOfCall && strings.EqualFold(strings.TrimSpace(c), EndOfCall):
+		// As another callback it would be skipped, unnoticed. No callback has a name
+		// that differs in this way.
+		p.commandErr = malformed("the CallbackCommand is %q, it must be %q", c, EndOfCall)
 	}
 	p.event.Command = c
 }

@@ -38,11 +38,13 @@ func forEachMember(b []byte, fn func(name, value []byte) bool) {
 }
 
 func skipSpace(b []byte, i int) int {
-	for b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r' {
+	for isSpace(b[i]) {
 		i++
 	}
 	return i
 }
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
 // endOfString returns the index after the string that begins at i.
 func endOfString(b []byte, i int) int {
