@@ -47,15 +47,15 @@ func PayloadSize(event *kgo.Record) int {
 
 func deadLetterHeaders(event *kgo.Record, f *schemas.Failure) []kgo.RecordHeader {
 	message := truncate(f.Message, maxMessage)
-	replays, _ := lastNumber(event.Headers, schemas.HeaderReplays)
+	_, original, replays := SplitReplayHeaders(event)
 	h := make([]kgo.RecordHeader, 0, 14)
 	h = append(h,
 		header(schemas.HeaderReason, string(f.Reason)),
 		number(schemas.HeaderCode, int64(f.Code)),
 		header(schemas.HeaderMessage, message),
 		number(schemas.HeaderAttempts, int64(f.Attempts)),
-		number(schemas.HeaderReplays, replays),
-		number(schemas.HeaderOriginalTimestamp, OriginalTimestamp(event)),
+		number(schemas.HeaderReplays, int64(replays)),
+		number(schemas.HeaderOriginalTimestamp, original),
 	)
 	if f.RequestID != "" {
 		h = append(h, header(schemas.HeaderRequestID, f.RequestID))

@@ -3,7 +3,6 @@ package producer_test
 import (
 	"bytes"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,14 +35,12 @@ func TestDeadLetterRoundTrip(t *testing.T) {
 		}
 		replays, original := 0, event.Timestamp.UnixMilli()
 		for range rapid.IntRange(0, 5).Draw(t, "headers") {
-			h := kgo.RecordHeader{Key: rapid.SampledFrom([]string{"a", "", schemas.HeaderReason, schemas.HeaderConnectTopic, schemas.HeaderMessage}).Draw(t, "name"), Value: text(t, "header")}
+			h := kgo.RecordHeader{Key: rapid.SampledFrom([]string{"a", "", schemas.HeaderReason, schemas.HeaderConnectTopic, schemas.HeaderMessage, schemas.HeaderReplays}).Draw(t, "name"), Value: text(t, "header")}
 			event.Headers = append(event.Headers, h)
 		}
 		if rapid.Bool().Draw(t, "replayed") {
 			replays, original = 2, 12345
-			event.Headers = append(event.Headers,
-				kgo.RecordHeader{Key: schemas.HeaderReplays, Value: []byte(strconv.Itoa(replays))},
-				kgo.RecordHeader{Key: schemas.HeaderOriginalTimestamp, Value: []byte(strconv.FormatInt(original, 10))})
+			event.Headers = producer.ReplayHeaders(event.Headers, original, replays)
 		}
 		failure := schemas.Failure{
 			Reason: rapid.SampledFrom(schemas.Reasons()).Draw(t, "reason"), Code: rapid.IntRange(0, 200000).Draw(t, "code"),
@@ -105,6 +102,44 @@ func TestEventTooLargeToCopyGetsDeadLetter(t *testing.T) {
 	small := producer.RecordBuilder{DeadLetterTopic: "dead", MaxRecordBytes: 3000}
 	if r := small.DeadLetter(&kgo.Record{Topic: "calls", Value: make([]byte, 2900)}, &schemas.Failure{}); len(r.Value) != 0 {
 		t.Error("the dead letter exceeds the maximum of its topic")
+	}
+}
+
+// TestHeadersOfAReplayCountAtTheEndOnly: headers of a producer's own that have the
+// names of a replay's mean nothing, and stay with the event.
+func TestHeadersOfAReplayCountAtTheEndOnly(t *testing.T) {
+	const produced = 1764000000123
+	at, count := schemas.HeaderOriginalTimestamp, schemas.HeaderReplays
+	for name, c := range map[string]struct {
+		headers  []string // names and values
+		own      int
+		original int64
+		replays  int
+	}{
+		"none":                     {nil, 0, produced, 0},
+		"a replay":                 {[]string{"a", "b", at, "1764000000000", count, "2"}, 1, 1764000000000, 2},
+		"a replay of a producer's": {[]string{at, "0", count, "3", at, "1764000000000", count, "1"}, 2, 1764000000000, 1},
+		"a record without a time":  {[]string{at, "-1", count, "1"}, 0, -1, 1},
+		"time alone":               {[]string{at, "0"}, 1, produced, 0},
+		"count alone":              {[]string{count, "3"}, 1, produced, 0},
+		"other order":              {[]string{count, "3", at, "0"}, 2, produced, 0},
+		"not last":                 {[]string{at, "0", count, "3", "a", "b"}, 3, produced, 0},
+		"no time":                  {[]string{at, "2025-11-24", count, "3"}, 2, produced, 0},
+		"never replayed":           {[]string{at, "0", count, "0"}, 2, produced, 0},
+		"negative count":           {[]string{at, "0", count, "-1"}, 2, produced, 0},
+		"too large a count":        {[]string{at, "0", count, "4294967296"}, 2, produced, 0},
+	} {
+		event := &kgo.Record{Topic: "calls", Timestamp: time.UnixMilli(produced)}
+		for i := 0; i < len(c.headers); i += 2 {
+			event.Headers = append(event.Headers, kgo.RecordHeader{Key: c.headers[i], Value: []byte(c.headers[i+1])})
+		}
+		own, original, replays := producer.SplitReplayHeaders(event)
+		if len(own) != c.own || original != c.original || replays != c.replays {
+			t.Errorf("%s: %d headers of its own, time %d, %d replays", name, len(own), original, replays)
+		}
+		if l, ok := producer.ParseDeadLetter(builder.DeadLetter(event, &schemas.Failure{})); !ok || l.OriginalTimestamp != c.original || l.Replays != c.replays || len(l.Headers) != len(event.Headers) {
+			t.Errorf("%s: dead letter %+v", name, l)
+		}
 	}
 }
 

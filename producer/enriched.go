@@ -64,24 +64,3 @@ func header(key, value string) kgo.RecordHeader {
 func number(key string, v int64) kgo.RecordHeader {
 	return kgo.RecordHeader{Key: key, Value: strconv.AppendInt(nil, v, 10)}
 }
-
-// OriginalTimestamp returns when the event was first produced, in ms since 1970: the
-// header of a replayed event, or else the record's timestamp.
-func OriginalTimestamp(event *kgo.Record) int64 {
-	if ms, ok := lastNumber(event.Headers, schemas.HeaderOriginalTimestamp); ok {
-		return ms
-	}
-	return event.Timestamp.UnixMilli()
-}
-
-// lastNumber returns the value of the last header with this key, if it is a
-// non-negative number.
-func lastNumber(hs []kgo.RecordHeader, key string) (int64, bool) {
-	for i := len(hs) - 1; i >= 0; i-- {
-		if hs[i].Key == key {
-			n, err := strconv.ParseInt(string(hs[i].Value), 10, 64)
-			return n, err == nil && n >= 0
-		}
-	}
-	return 0, false
-}

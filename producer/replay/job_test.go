@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/producer"
 	"enricher/schemas"
 )
 
@@ -14,11 +15,12 @@ import (
 func TestSkipReasons(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	replays := func(n string) []kgo.RecordHeader {
-		return []kgo.RecordHeader{{Key: schemas.HeaderReplays, Value: []byte(n)}}
-	}
-	callback := func(at time.Time) []byte {
-		b, err := json.Marshal(map[string]any{"CallId": "c", "EventTime": at.UnixMilli()})
+	replayed := func(at time.Time, n int) []kgo.RecordHeader { return producer.ReplayHeaders(nil, at.UnixMilli(), n) }
+	callback := func(at any) []byte {
+		if t, ok := at.(time.Time); ok {
+			at = t.UnixMilli()
+		}
+		b, err := json.Marshal(map[string]any{"CallId": "c", "EventTime": at})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,18 +36,22 @@ func TestSkipReasons(t *testing.T) {
 		"old":                        {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour)}, want: TooOld},
 		"old, any age wanted":        {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour)}, change: func(j *Job) { j.Retention = 0 }},
 		"old by its EventTime":       {event: &kgo.Record{Topic: "calls", Timestamp: ago(time.Hour), Value: callback(ago(8 * 24 * time.Hour))}, want: TooOld},
-		"replayed twice":             {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replays("2")}},
-		"replayed three times":       {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replays("3")}, want: MaxReplaysReached},
+		"replayed twice":             {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replayed(now, 2)}},
+		"replayed three times":       {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replayed(now, 3)}, want: MaxReplaysReached},
 		"payload omitted":            {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("x")}, omitted: true, want: PayloadOmitted},
 		"payload omitted, discarded": {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("x")}, omitted: true, change: func(j *Job) { j.Action = Discarded }},
 		"from the dead-letter topic": {event: &kgo.Record{Topic: "dead", Timestamp: now}, want: NoOriginTopic},
 		"from the journal":           {event: &kgo.Record{Topic: "journal", Timestamp: now}, want: NoOriginTopic},
 		"from the dead-letter topic, other target": {event: &kgo.Record{Topic: "dead", Timestamp: now}, change: func(j *Job) { j.To = "calls" }},
-		"malformed":                  {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("junk")}},
-		"old and replayed often":     {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour), Headers: replays("7")}, want: MaxReplaysReached},
-		"old, discarded":             {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour)}, change: func(j *Job) { j.Action = Discarded }},
-		"from the future":            {event: &kgo.Record{Topic: "calls", Timestamp: now.Add(time.Hour)}},
-		"negative number of replays": {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replays("-1")}},
+		"malformed":                   {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: []byte("junk")}},
+		"old and replayed often":      {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour), Headers: replayed(ago(8*24*time.Hour), 7)}, want: MaxReplaysReached},
+		"old, discarded":              {event: &kgo.Record{Topic: "calls", Timestamp: ago(8 * 24 * time.Hour)}, change: func(j *Job) { j.Action = Discarded }},
+		"from the future":             {event: &kgo.Record{Topic: "calls", Timestamp: now.Add(time.Hour)}},
+		"old by the first production": {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: replayed(ago(8*24*time.Hour), 1)}, want: TooOld},
+		"a producer's own header": {event: &kgo.Record{Topic: "calls", Timestamp: now, Headers: []kgo.RecordHeader{
+			{Key: schemas.HeaderOriginalTimestamp, Value: []byte("0")}, {Key: schemas.HeaderReplays, Value: []byte("3")}, {Key: "trace"}}}},
+		"EventTime in seconds":      {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: callback(now.Unix())}},
+		"EventTime that is no time": {event: &kgo.Record{Topic: "calls", Timestamp: now, Value: callback(1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := Job{Topics: Topics{DeadLetterTopic: "dead", JournalTopic: "journal"}, Action: Replayed, MaxReplays: 3, Retention: 7 * 24 * time.Hour}

@@ -3,12 +3,11 @@ package replay
 import (
 	"bytes"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/fetch/lookup"
 	"enricher/producer"
 	"enricher/schemas"
 )
@@ -20,7 +19,8 @@ type Record struct {
 	Raw        *kgo.Record
 	DeadLetter *producer.DeadLetter // nil if State is Foreign
 	CallID     string               // "" if the event is omitted or names none
-	// EventTime is the time in the event, or else when the event was first produced.
+	// EventTime is the time in the event, or else when the event was first produced;
+	// when the dead letter was written, if neither is a time.
 	EventTime time.Time
 }
 
@@ -31,13 +31,11 @@ func newRecord(raw *kgo.Record, markers *markerSet) *Record {
 		return r
 	}
 	r.DeadLetter, r.State = l, markers.state(r.Position)
-	r.EventTime = time.UnixMilli(l.OriginalTimestamp)
-	if event, err := schemas.ParseEvent(l.Value); err == nil {
+	event, err := schemas.ParseEvent(l.Value)
+	if err == nil {
 		r.CallID = event.CallID
-		if event.Time > 0 {
-			r.EventTime = time.UnixMilli(event.Time)
-		}
 	}
+	r.EventTime = lookup.EventTime(raw.Timestamp, event.Time, l.OriginalTimestamp)
 	return r
 }
 
@@ -56,26 +54,14 @@ func (r *Record) Clone() *Record {
 	return &c
 }
 
-// headerPrefix starts the name of every header that enricher adds to an event.
-const headerPrefix = "enricher."
-
 // Event returns the original event, to be produced to a topic again ("": the one
-// it came from): its key, value and headers, without headers of enricher except
-// two, when the event was first produced and how many times it has been replayed,
-// this one included. Its timestamp will be that of the replay.
+// it came from): its key, value and headers, and those of a replay. Its timestamp
+// will be that of the replay.
 func (r *Record) Event(to string) *kgo.Record {
 	l := r.DeadLetter
 	if to == "" {
 		to = l.Topic
 	}
-	event := &kgo.Record{Topic: to, Key: l.Key, Value: l.Value}
-	for _, h := range l.Headers {
-		if !strings.HasPrefix(h.Key, headerPrefix) {
-			event.Headers = append(event.Headers, h)
-		}
-	}
-	event.Headers = append(event.Headers,
-		kgo.RecordHeader{Key: schemas.HeaderOriginalTimestamp, Value: strconv.AppendInt(nil, l.OriginalTimestamp, 10)},
-		kgo.RecordHeader{Key: schemas.HeaderReplays, Value: strconv.AppendInt(nil, int64(l.Replays)+1, 10)})
-	return event
+	own, _, _ := producer.SplitReplayHeaders(&kgo.Record{Headers: l.Headers})
+	return &kgo.Record{Topic: to, Key: l.Key, Value: l.Value, Headers: producer.ReplayHeaders(own, l.OriginalTimestamp, l.Replays+1)}
 }
