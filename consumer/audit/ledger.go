@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -56,6 +57,13 @@ func (l *Ledger) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.events)
+}
+
+// Events returns the events that were added so far.
+func (l *Ledger) Events() map[Source]Expect {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.events)
 }
 
 // Due returns the number of events that must have an output record.

@@ -71,6 +71,7 @@ type API struct {
 	strays   int
 	refused  int
 
+	onRequest func(callID string) *Fault // may be nil
 	outage    *Fault
 	failing   []Fault            // for the next requests
 	scripts   map[string][]Fault // for the next requests for a CallId
@@ -138,6 +139,11 @@ func (a *API) decide(r *http.Request, callID string, bodyFault *Fault) Fault {
 	case !a.grant(now):
 		a.refused++
 		return Named("rate_limited")
+	}
+	if a.onRequest != nil {
+		if f := a.onRequest(callID); f != nil {
+			return *f
+		}
 	}
 	if script := a.scripts[callID]; len(script) > 0 {
 		a.scripts[callID] = script[1:]
@@ -216,6 +222,21 @@ func (a *API) ClearOutage() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.outage = nil
+}
+
+// OnRequest has f choose the response to every request from now on; nil, from it:
+// as without f. f must not use the API.
+func (a *API) OnRequest(f func(callID string) *Fault) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.onRequest = f
+}
+
+// SetMisbehave replaces Config.Misbehave.
+func (a *API) SetMisbehave(chances ...Chance) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cfg.Misbehave = chances
 }
 
 // Never makes the API have no record of these calls.

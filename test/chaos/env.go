@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,18 +22,21 @@ import (
 )
 
 const (
-	group      = "chaos"
 	partitions = 12
-	inTopic    = "call-ended"
-	outTopic   = "call-enriched"
-	deadTopic  = "call-dead-letters"
 	apiRate    = 200 // requests per second, as the real API allows
 )
+
+// names are those of a consumer group and of its topics.
+type names struct{ group, in, out, dead string }
+
+// oneGroup is the group of all modes but freeze.
+var oneGroup = names{"chaos", "call-ended", "call-enriched", "call-dead-letters"}
 
 // envConfig describes an env.
 type envConfig struct {
 	nodes     int
-	instances int // the most that ever run at a time; none runs at first
+	groups    []names // nil: oneGroup
+	instances int     // of each group, the most that ever run at a time; none runs at first
 	api       fetchtest.Config
 	flags     []string // of the program
 }
@@ -41,11 +45,15 @@ type envConfig struct {
 type env struct {
 	dir, binary string
 	flags       []string
+	groups      []names
 	kafka       *kafka.Cluster
 	api         *fetchtest.API
 	requests    requestLog
-	client      *kgo.Client // reaches the brokers without a proxy
+	tampering   active[tamper]   // of the proxies of all instances
+	apiFaults   active[apiFault] // of the API
+	client      *kgo.Client      // reaches the brokers without a proxy
 	admin       *kadm.Client
+	deadTopicID kadm.TopicID
 	instances   []*instance
 	ledger      audit.Ledger
 	exits       chan error // of processes that no fault ended
@@ -58,7 +66,10 @@ const manyErrors = 1000
 // withEnv creates an env, runs a scenario in it, and removes everything; the
 // instances' logs stay if something went wrong.
 func withEnv(ctx context.Context, cfg envConfig, logLevel string, keep bool, scenario func(*env) error) (err error) {
-	e := &env{flags: append(cfg.flags, "--log-level", logLevel), exits: make(chan error, manyErrors)}
+	if cfg.groups == nil {
+		cfg.groups = []names{oneGroup}
+	}
+	e := &env{groups: cfg.groups, flags: append(cfg.flags, "--log-level", logLevel), exits: make(chan error, manyErrors)}
 	if e.dir, err = os.MkdirTemp("", "chaos"); err != nil {
 		return err
 	}
@@ -74,14 +85,15 @@ func withEnv(ctx context.Context, cfg envConfig, logLevel string, keep bool, sce
 		return fmt.Errorf("build the program (run this in the root of the repository): %w\n%s", err, out)
 	}
 	e.api = fetchtest.New(cfg.api)
+	e.api.OnRequest(e.apiResponse)
 	defer func() {
 		for _, i := range e.instances {
 			err = errors.Join(err, i.close())
 		}
 	}()
 	listeners := make(map[string][]string)
-	for n := range cfg.instances {
-		i, err := e.newInstance("i"+strconv.Itoa(n), cfg.nodes)
+	for n := range cfg.instances * len(e.groups) {
+		i, err := e.newInstance("i"+strconv.Itoa(n), e.groups[n/cfg.instances], cfg.nodes)
 		if err != nil {
 			return err
 		}
@@ -113,14 +125,29 @@ func (e *env) connect(ctx context.Context) (err error) {
 		return err
 	}
 	e.admin = kadm.NewClient(e.client)
-	created, err := e.admin.CreateTopics(ctx, partitions, -1, nil, inTopic, outTopic, deadTopic)
+	created, err := e.admin.CreateTopics(ctx, partitions, -1, nil, slices.Concat(e.inputTopics(), e.outputTopics())...)
 	if err == nil {
 		err = created.Error()
 	}
 	if err != nil {
 		return fmt.Errorf("create topics: %w", err)
 	}
+	e.deadTopicID = created[oneGroup.dead].ID
 	return nil
+}
+
+func (e *env) inputTopics() (topics []string) {
+	for _, n := range e.groups {
+		topics = append(topics, n.in)
+	}
+	return topics
+}
+
+func (e *env) outputTopics() (topics []string) {
+	for _, n := range e.groups {
+		topics = append(topics, n.out, n.dead)
+	}
+	return topics
 }
 
 // unexpectedExit returns an error if a process exited that no fault ended.

@@ -21,6 +21,8 @@ const (
 	minHealthy       = 2 // instances without a fault, when another one leaves
 
 	freezeTime       = 13 * time.Second // longer than the session timeout of 10 s
+	minFreezeTime    = 4 * time.Second
+	maxFreezeTime    = 15 * time.Second
 	pointTimeout     = 3 * time.Second  // for an instance that works to reach a point of a transaction
 	workingTimeout   = 20 * time.Second // for the group to work again: twice the session timeout
 	duplicateTimeout = time.Minute      // for the older of two processes with one name to exit
@@ -33,16 +35,19 @@ const (
 // faultsMix has enough repeated events that many wait for another one's request.
 var faultsMix = audittest.Mix{Malformed: 2, OtherCallback: 2, NeverFound: 2, Repeated: 14, Bare: 10}
 
+// misbehaviour is that of the API while faults overlap.
+var misbehaviour = []fetchtest.Chance{
+	{Percent: 3, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.NotJSON()}, {Percent: 2, Fault: fetchtest.CutBody()},
+	{Percent: 1, Fault: fetchtest.Reset()}, {Percent: 1, Fault: fetchtest.WrongCallID()},
+}
+
 func faultsConfig(seed uint64, nodes int) envConfig {
 	return envConfig{
 		nodes: nodes, instances: initialInstances + spareInstances,
 		api: fetchtest.Config{
 			Rate: apiRate, Seed: seed,
-			Latency: func(string) time.Duration { return 20 * time.Millisecond },
-			Misbehave: []fetchtest.Chance{
-				{Percent: 3, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.NotJSON()}, {Percent: 2, Fault: fetchtest.CutBody()},
-				{Percent: 1, Fault: fetchtest.Reset()}, {Percent: 1, Fault: fetchtest.WrongCallID()},
-			},
+			Latency:   func(string) time.Duration { return 20 * time.Millisecond },
+			Misbehave: misbehaviour,
 		},
 		flags: []string{"--lookup-delay", "300ms", "--not-found-window", "5s"},
 	}
@@ -63,6 +68,7 @@ type injector struct {
 	mu       sync.Mutex
 	reserved map[*instance]bool // a fault is being injected
 	counts   map[*kind]*count
+	alone    map[*kind]*latencies
 }
 
 // count is how often a kind of fault was injected, how often of these while the
@@ -78,6 +84,12 @@ type kind struct {
 	// inject is called while the message is held, recover afterwards; either may be
 	// nil. errNotInjected: the fault was not possible.
 	inject, recover func(context.Context, *injector, *fault) error
+	// bound is for the latency of the events that it spares when no other fault lasts;
+	// 0: it spares none.
+	bound time.Duration
+	// hidesOutputs: read_committed readers may wait for it, so what counts is when an
+	// output was written.
+	hidesOutputs bool
 }
 
 var errNotInjected = errors.New("the fault is not possible now")
@@ -90,13 +102,15 @@ type fault struct {
 	random float64           // from 0 to 1, for choices of its own
 	held   *kafkaproxy.Held  // nil: no message is held
 	older  *process          // of two with one name
+	end    func()            // ends it; nil: not needed
+	spares spares            // nil: none
 }
 
 // injectFaults is the mode faults.
 func injectFaults(ctx context.Context, e *env, seed uint64, rate int, pace, duration time.Duration, verbose bool) error {
 	j := &injector{
 		env: e, verbose: verbose, rng: rand.New(rand.NewPCG(seed, 0)), failed: make(chan error, manyErrors), lostBroker: -1,
-		reserved: make(map[*instance]bool), counts: make(map[*kind]*count),
+		reserved: make(map[*instance]bool), counts: make(map[*kind]*count), alone: make(map[*kind]*latencies),
 	}
 	for _, i := range e.instances[:initialInstances] {
 		if err := i.start(); err != nil {
@@ -110,16 +124,20 @@ func injectFaults(ctx context.Context, e *env, seed uint64, rate int, pace, dura
 	defer o.stop()
 	feeding, stopFeeding := context.WithCancel(ctx)
 	fed := make(chan error, 1)
-	go func() { fed <- e.newFeeder(seed, faultsMix).run(feeding, rate) }()
+	go func() { fed <- e.newFeeder(oneGroup.in, seed, faultsMix).run(feeding, rate) }()
 
-	err = j.run(ctx, pace, duration)
+	err = j.injectAlone(ctx, o)
+	overlapping := time.Now()
+	if err == nil {
+		err = j.run(ctx, pace, duration)
+	}
 	j.faults.Wait()
 	stopFeeding()
 	err = errors.Join(err, <-fed, received(j.failed))
 	if err == nil {
 		err = e.reconcile(ctx, o)
 	}
-	return errors.Join(err, j.report())
+	return errors.Join(err, j.reportAlone(), j.report(), j.reportOverlapping(o, overlapping))
 }
 
 // run injects faults whose effects overlap: while one instance is frozen, others

@@ -14,11 +14,11 @@ type feeder struct {
 	events audittest.Generator
 }
 
-// newFeeder returns a feeder of a mix of events. With an empty mix every event is
+// newFeeder returns a feeder that produces a mix of events to a topic. With an empty mix every event is
 // the first of a call that is found.
-func (e *env) newFeeder(seed uint64, mix audittest.Mix) *feeder {
+func (e *env) newFeeder(topic string, seed uint64, mix audittest.Mix) *feeder {
 	return &feeder{
-		Feeder: audittest.Feeder{Client: e.client, Topic: inTopic, Ledger: &e.ledger},
+		Feeder: audittest.Feeder{Client: e.client, Topic: topic, Ledger: &e.ledger},
 		events: audittest.Generator{API: e.api, Rand: rand.New(rand.NewPCG(seed, 1)), Mix: mix},
 	}
 }

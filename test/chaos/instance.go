@@ -23,6 +23,7 @@ import (
 // to the API. One process after another runs under the name.
 type instance struct {
 	name  string
+	names names
 	env   *env
 	proxy *kafkaproxy.Proxy
 	api   *fetchtest.Server
@@ -39,8 +40,8 @@ type process struct {
 	exitCode int           // valid once done is closed
 }
 
-func (e *env) newInstance(name string, nodes int) (i *instance, err error) {
-	i = &instance{name: name, env: e}
+func (e *env) newInstance(name string, names names, nodes int) (i *instance, err error) {
+	i = &instance{name: name, names: names, env: e}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.close())
@@ -49,6 +50,7 @@ func (e *env) newInstance(name string, nodes int) (i *instance, err error) {
 	if i.proxy, err = kafkaproxy.Listen(nodes); err != nil {
 		return nil, err
 	}
+	i.proxy.OnRequest(e.tamperWith)
 	if i.api, err = fetchtest.Listen(e.requests.record(name, e.api)); err != nil {
 		return nil, err
 	}
@@ -93,7 +95,8 @@ func (i *instance) start() error {
 func (i *instance) spawn(admin string) (*process, error) {
 	p := &process{done: make(chan struct{})}
 	p.cmd = exec.Command(i.env.binary, append([]string{"run",
-		"--brokers", strings.Join(i.proxy.Addrs(), ","), "--group", group, "--instance", i.name,
+		"--brokers", strings.Join(i.proxy.Addrs(), ","), "--instance", i.name, "--group", i.names.group,
+		"--input-topics", i.names.in, "--enriched-topic", i.names.out, "--dead-letter-topic", i.names.dead,
 		"--api-url", i.api.URL, "--sdk-app-id", strconv.Itoa(fetchtest.DemoSDKAppID), "--api-rate", strconv.Itoa(apiRate),
 		"--admin-addr", admin}, i.env.flags...)...)
 	p.cmd.Env = append(os.Environ(), "ENRICHER_SECRET_KEY="+fetchtest.DemoKey)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
 	"enricher/test/kafkaproxy"
 )
 
@@ -24,7 +24,7 @@ func init() {
 	kinds = []kind{
 		{name: "kill -9", weight: 3, inject: kill, recover: startLater},
 		{name: "SIGTERM", weight: 3, inject: terminate, recover: drainAndStart},
-		{name: "freeze", weight: 1, inject: freeze, recover: unfreeze},
+		{name: "freeze", weight: 1, inject: freeze, recover: unfreeze, bound: harness.MaxLatencyFreeze, hidesOutputs: true},
 		{name: "cut connections", weight: 3, inject: disconnect},
 		{name: "blackhole", weight: 1, inject: blackhole, recover: endBlackhole},
 		{name: "lost response", weight: 4, needsMessage: true, points: responses, inject: dropMessage},
@@ -36,6 +36,12 @@ func init() {
 		{name: "scaled down", weight: 2, inject: scaleDown, recover: drain},
 		{name: "broker killed", weight: 1, inject: killBroker, recover: restartBroker},
 		{name: "broker shut down", weight: 1, inject: shutDownBroker, recover: restartBroker},
+		{name: "damaged batch", weight: 1, inject: damageBatch, recover: endPartial, bound: harness.MaxLatencyDamagedBatch},
+		{name: "leaderless partition", weight: 1, inject: takeLeader, recover: endPartial, bound: harness.MaxLatencyLeaderless},
+		{name: "refused output", weight: 1, inject: refuseOutputs, recover: endPartial, bound: harness.MaxLatencyRefused},
+		{name: "403 for some calls", weight: 1, inject: forbidCalls, recover: endPartial, bound: harness.MaxLatencyForbidden},
+		{name: "throttling", weight: 1, inject: throttle, recover: endPartial, bound: harness.MaxLatencyThrottled},
+		{name: "flapping API", weight: 1, inject: flap, recover: endPartial, bound: harness.MaxLatencyFlapping},
 		{name: "API outage", weight: 1, inject: startOutage, recover: endOutage},
 		{name: "broker killed for good", needsMessage: true, inject: killBrokerForGood},
 	}
@@ -66,13 +72,16 @@ func drainAndStart(ctx context.Context, j *injector, f *fault) error {
 	return startLater(ctx, j, f)
 }
 
-func freeze(_ context.Context, _ *injector, f *fault) error {
+func freeze(ctx context.Context, _ *injector, f *fault) (err error) {
+	if f.spares, err = outsideOf(ctx, f.on); err != nil {
+		return errNotInjected // the coordinator is down
+	}
 	return f.on.proc.cmd.Process.Signal(syscall.SIGSTOP)
 }
 
-// The session of a frozen process has timed out when it continues.
+// The session of a frozen process may have timed out when it continues.
 func unfreeze(ctx context.Context, _ *injector, f *fault) error {
-	err := sleep(ctx, freezeTime)
+	err := sleep(ctx, minFreezeTime+f.upTo(maxFreezeTime-minFreezeTime))
 	return errors.Join(err, f.on.proc.cmd.Process.Signal(syscall.SIGCONT))
 }
 
@@ -110,29 +119,9 @@ func delayMessage(ctx context.Context, _ *injector, f *fault) error {
 	return sleep(ctx, f.upTo(5*time.Second))
 }
 
-// removeFromGroup removes the instance's member from the group, as another client
-// can. The instance does not notice before its next heartbeat.
-func removeFromGroup(ctx context.Context, j *injector, f *fault) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	groups, err := j.admin.DescribeGroups(ctx, group)
-	if err != nil {
-		return errNotInjected // the coordinator is down
-	}
-	req := kmsg.NewPtrLeaveGroupRequest()
-	req.Group = group
-	for _, m := range groups[group].Members {
-		if strings.HasPrefix(m.ClientID, f.on.name+"@") {
-			member := kmsg.NewLeaveGroupRequestMember()
-			member.MemberID = m.MemberID
-			req.Members = append(req.Members, member)
-		}
-	}
-	if len(req.Members) == 0 {
-		return errNotInjected
-	}
-	if _, err := req.RequestWith(ctx, j.client); err != nil {
-		return errNotInjected
+func removeFromGroup(ctx context.Context, _ *injector, f *fault) error {
+	if f.on.removeFromGroup(ctx) != nil {
+		return errNotInjected // the coordinator is down, or the instance is no member
 	}
 	return nil
 }

@@ -6,6 +6,10 @@
 //	go run ./test/chaos -nodes 3 -duration 90s   # three brokers, of which one is killed for good
 //	go run ./test/chaos -mode rate-limit         # one rate for instances that join, leave, freeze and are partitioned
 //	go run ./test/chaos -mode rolling            # what a rolling restart costs
+//	go run ./test/chaos -mode freeze -n 100      # a hundred freezes in the phases of a transaction
+//
+// In the first mode each fault that hits only a part of the events comes alone first,
+// for about a minute, and the latency of the others is measured; then all overlap.
 //
 // A run prints its seed; the same seed makes the same choices, though not at the
 // same moments. It ends with exit code 1 if anything is wrong with the outcomes, if
@@ -31,13 +35,14 @@ func main() {
 }
 
 func run() error {
-	mode := flag.String("mode", "faults", "faults, rate-limit or rolling")
+	mode := flag.String("mode", "faults", "faults, rate-limit, rolling or freeze")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "random seed of all choices")
 	duration := flag.Duration("duration", 3*time.Minute, "faults: how long they are injected; rate-limit: length of the steady phase")
 	nodes := flag.Int("nodes", 1, "brokers: 1, or 3, of which one is killed for good (faults)")
-	rate := flag.Int("rate", 100, "events per second (faults, rolling)")
+	rate := flag.Int("rate", 100, "events per second (faults, rolling, freeze)")
 	pace := flag.Duration("pace", time.Second, "mean time between two faults")
 	rounds := flag.Int("rounds", 2, "number of rolling restarts")
+	n := flag.Int("n", 100, "number of freezes")
 	keep := flag.Bool("keep", false, "keep the instances' logs even if nothing is wrong")
 	level := flag.String("log-level", "info", "log level of the instances")
 	verbose := flag.Bool("v", false, "print every fault")
@@ -60,6 +65,10 @@ func run() error {
 		return withEnv(ctx, rollingConfig(*nodes), *level, *keep, func(e *env) error {
 			return measureRollingRestarts(ctx, e, rng, *rate, *rounds)
 		})
+	case "freeze":
+		return withEnv(ctx, freezeConfig(*nodes), *level, *keep, func(e *env) error {
+			return measureFreezes(ctx, e, *seed, *rate, *n, *verbose)
+		})
 	}
-	return fmt.Errorf("-mode: must be faults, rate-limit or rolling, not %q", *mode)
+	return fmt.Errorf("-mode: must be faults, rate-limit, rolling or freeze, not %q", *mode)
 }

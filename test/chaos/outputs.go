@@ -20,12 +20,12 @@ type outputs struct {
 }
 
 type sighting struct {
-	at     time.Time
-	source audit.Source
+	at, written time.Time // seen by the reader; produced
+	source      audit.Source
 }
 
 func (e *env) readOutputs() (*outputs, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(e.kafka.Brokers...), kgo.ConsumeTopics(outTopic, deadTopic),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(e.kafka.Brokers...), kgo.ConsumeTopics(e.outputTopics()...),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(50*time.Millisecond), kgo.MetadataMinAge(100*time.Millisecond))
 	if err != nil {
@@ -42,7 +42,7 @@ func (e *env) readOutputs() (*outputs, error) {
 			o.mu.Lock()
 			fetches.EachRecord(func(r *kgo.Record) {
 				if source, err := audit.SourceOf(r); err == nil { // the audit reports the others
-					o.seen = append(o.seen, sighting{now, source})
+					o.seen = append(o.seen, sighting{now, r.Timestamp, source})
 				}
 			})
 			o.mu.Unlock()
@@ -55,6 +55,19 @@ func (o *outputs) count() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.seen)
+}
+
+// bySource returns what was seen first of each event.
+func (o *outputs) bySource() map[audit.Source]sighting {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := make(map[audit.Source]sighting, len(o.seen))
+	for _, s := range o.seen {
+		if _, ok := all[s.source]; !ok {
+			all[s.source] = s
+		}
+	}
+	return all
 }
 
 // longestPause returns the longest time between a and b without an outcome of a

@@ -50,7 +50,7 @@ type phase struct {
 // measureRateLimit is the mode rate-limit: a backlog on all partitions, a steady
 // phase, and then instances that join and leave in every way.
 func measureRateLimit(ctx context.Context, e *env, rng *rand.Rand, steady time.Duration) error {
-	f := e.newFeeder(0, audittest.Mix{})
+	f := e.newFeeder(oneGroup.in, 0, audittest.Mix{})
 	for range int(backlogFactor * apiRate * (steady + changesTime).Seconds()) {
 		f.send()
 	}
@@ -137,14 +137,14 @@ func (e *env) checkRateLimit(ctx context.Context, phases []phase) error {
 // checkBacklog returns an error if a partition has no events left: its owner may
 // have been slow for lack of events.
 func (e *env) checkBacklog(ctx context.Context) error {
-	lag, err := e.admin.Lag(ctx, group)
+	lag, err := e.admin.Lag(ctx, oneGroup.group)
 	if err != nil {
 		return err
 	}
 	if err := lag.Error(); err != nil {
 		return err
 	}
-	for _, l := range lag[group].Lag.Sorted() {
+	for _, l := range lag[oneGroup.group].Lag.Sorted() {
 		if l.Lag <= 0 {
 			return fmt.Errorf("partition %d has no events left: this run shows nothing", l.Partition)
 		}

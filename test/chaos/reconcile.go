@@ -33,7 +33,7 @@ func (e *env) reconcile(ctx context.Context, o *outputs) error {
 	uncommitted := e.awaitOffsets(ctx)
 	read, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	records, err := audit.Read(read, []kgo.Opt{kgo.SeedBrokers(e.kafka.Brokers...)}, outTopic, deadTopic)
+	records, err := audit.Read(read, []kgo.Opt{kgo.SeedBrokers(e.kafka.Brokers...)}, e.outputTopics()...)
 	if err != nil {
 		return errors.Join(uncommitted, err)
 	}
@@ -67,19 +67,27 @@ func (e *env) awaitOffsets(ctx context.Context) error {
 }
 
 func (e *env) checkOffsets(ctx context.Context) error {
-	ends, err := e.admin.ListEndOffsets(ctx, inTopic)
+	var problems []error
+	for _, n := range e.groups {
+		problems = append(problems, e.checkOffsetsOf(ctx, n))
+	}
+	return errors.Join(problems...)
+}
+
+func (e *env) checkOffsetsOf(ctx context.Context, n names) error {
+	ends, err := e.admin.ListEndOffsets(ctx, n.in)
 	if err != nil {
 		return err
 	}
-	committed, err := e.admin.FetchOffsets(ctx, group)
+	committed, err := e.admin.FetchOffsets(ctx, n.group)
 	if err != nil {
 		return err
 	}
 	var problems []error
 	ends.Each(func(end kadm.ListedOffset) {
-		at, ok := committed.Lookup(inTopic, end.Partition)
+		at, ok := committed.Lookup(n.in, end.Partition)
 		if end.Offset > 0 && (!ok || at.At != end.Offset) {
-			problems = append(problems, fmt.Errorf("partition %d: committed %d, end %d", end.Partition, at.At, end.Offset))
+			problems = append(problems, fmt.Errorf("%s[%d]: committed %d, end %d", n.in, end.Partition, at.At, end.Offset))
 		}
 	})
 	return errors.Join(problems...)

@@ -64,7 +64,7 @@ func measureRollingRestarts(ctx context.Context, e *env, rng *rand.Rand, rate, r
 	defer o.stop()
 	feeding, stopFeeding := context.WithCancel(ctx)
 	fed := make(chan error, 1)
-	go func() { fed <- e.newFeeder(0, audittest.Mix{}).run(feeding, rate) }()
+	go func() { fed <- e.newFeeder(oneGroup.in, 0, audittest.Mix{}).run(feeding, rate) }()
 
 	var problems []error
 	err = sleep(ctx, warmUp)

@@ -22,6 +22,23 @@ const (
 	MaxPauseInRestart         = 9 * time.Second // of the outcomes of one partition
 	MaxRequestsPerCallRestart = 1.01
 
+	// After processes were frozen for up to a minute: until each has committed again,
+	// and for the events of its partitions.
+	MaxBackAfterFreeze    = 30 * time.Second
+	MaxLatencyFrozenOwner = 60 * time.Second
+
+	// The latency of the events that a fault spares, while it alone lasts.
+	MaxLatencyFreeze       = 3 * time.Second
+	MaxLatencyDamagedBatch = 3 * time.Second
+	MaxLatencyLeaderless   = 3 * time.Second
+	MaxLatencyRefused      = 3 * time.Second
+	MaxLatencyForbidden    = 3 * time.Second
+	MaxLatencyThrottled    = 3 * time.Second
+	MaxLatencyFlapping     = 12 * time.Second
+
+	// MaxLatencyOverlapping is for the same when faults of all kinds overlap.
+	MaxLatencyOverlapping = 2 * time.Minute
+
 	// MinRateUsedPercent is the share of --api-rate that members with a backlog use.
 	MinRateUsedPercent = 98
 )

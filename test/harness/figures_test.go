@@ -15,6 +15,7 @@ import (
 func TestFiguresAreEnforced(t *testing.T) {
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%v s", d.Seconds()) }
 	const kill, rolling = "`TestKafkaKillInTransaction`", "`go run ./test/chaos -mode rolling`"
+	const freeze, faults = "`go run ./test/chaos -mode freeze`", "`go run ./test/chaos`"
 	atLeast := fmt.Sprintf("at least %d %%", MinRateUsedPercent)
 	want := []string{ // limit and test of each row
 		seconds(ReadersAfterRestart) + " | " + kill,
@@ -25,6 +26,16 @@ func TestFiguresAreEnforced(t *testing.T) {
 		fmt.Sprint(MaxAbortedByRestart) + " | " + rolling,
 		seconds(MaxPauseInRestart) + " | " + rolling,
 		fmt.Sprint(MaxRequestsPerCallRestart) + " | " + rolling,
+		seconds(MaxBackAfterFreeze) + " | " + freeze,
+		seconds(MaxLatencyFrozenOwner) + " | " + freeze,
+		seconds(MaxLatencyFreeze) + " | " + faults,
+		seconds(MaxLatencyDamagedBatch) + " | " + faults,
+		seconds(MaxLatencyLeaderless) + " | " + faults,
+		seconds(MaxLatencyRefused) + " | " + faults,
+		seconds(MaxLatencyForbidden) + " | " + faults,
+		seconds(MaxLatencyThrottled) + " | " + faults,
+		seconds(MaxLatencyFlapping) + " | " + faults,
+		seconds(MaxLatencyOverlapping) + " | " + faults,
 		atLeast + " | `TestRateLimitIsUsed`",
 		atLeast + " | `go run ./test/chaos -mode rate-limit`",
 	}
