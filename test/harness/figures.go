@@ -36,8 +36,9 @@ const (
 	MaxLatencyThrottled    = 3 * time.Second
 	MaxLatencyFlapping     = 12 * time.Second
 
-	// MaxLatencyOverlapping is for the same when faults of all kinds overlap.
-	MaxLatencyOverlapping = 2 * time.Minute
+	// MaxLatencyOverlapping is for all events while faults of all kinds overlap. Most
+	// of it is the time that a broker takes to start on a busy machine.
+	MaxLatencyOverlapping = 4 * time.Minute
 
 	// MinRateUsedPercent is the share of --api-rate that members with a backlog use.
 	MinRateUsedPercent = 98
