@@ -88,13 +88,10 @@ func (c *conductor) onAssigned(a session.Assignment, now time.Time) {
 		c.block(p, reason, a.Err.Error(), now)
 		return
 	}
-	done, err := progress.Decode(c.session.TopicID(tp.topic), committed.Offset, committed.Metadata)
+	done, err := a.Progress(c.session.TopicID(tp.topic))
 	if err != nil {
 		c.block(p, IncompatibleMetadata, err.Error(), now)
 		return
-	}
-	if a.LogEnd >= 0 && done.Truncate(a.LogEnd) || committed.Offset < 0 {
-		done.Base = a.Start
 	}
 	if a.Start < committed.Offset {
 		c.log.Error("partition log truncated or replaced, restarting from current log",

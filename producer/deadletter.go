@@ -36,6 +36,14 @@ func (b *RecordBuilder) DeadLetterWithoutPayload(event *kgo.Record, f *schemas.F
 	return r
 }
 
+// UnreadableRange returns the dead letter of events that cannot be read: those of
+// so many offsets, from that of first on. first has only a position and a time.
+func (b *RecordBuilder) UnreadableRange(first *kgo.Record, offsets int64, f *schemas.Failure) *kgo.Record {
+	r := &kgo.Record{Topic: b.DeadLetterTopic, Headers: deadLetterHeaders(first, f)}
+	r.Headers = append(r.Headers, number(schemas.HeaderUnreadableOffsets, offsets))
+	return r
+}
+
 // PayloadSize returns the size of an event's key, value and headers in bytes.
 func PayloadSize(event *kgo.Record) int {
 	n := len(event.Key) + len(event.Value)
@@ -98,6 +106,9 @@ type DeadLetter struct {
 	// OmittedBytes is the size of an event that was too large to copy; 0: Key, Value
 	// and Headers are there.
 	OmittedBytes int64
+	// UnreadableOffsets is the number of offsets, from Offset on, whose events could
+	// not be read; 0: this is the dead letter of one event.
+	UnreadableOffsets int64
 	// Key, Value and Headers are those of the event, byte for byte.
 	Key, Value []byte
 	Headers    []kgo.RecordHeader
@@ -154,6 +165,7 @@ func ParseDeadLetter(r *kgo.Record) (*DeadLetter, bool) {
 		OriginalTimestamp: num(schemas.HeaderOriginalTimestamp),
 		Replays:           int(num(schemas.HeaderReplays)),
 		OmittedBytes:      num(schemas.HeaderOmittedBytes),
+		UnreadableOffsets: num(schemas.HeaderUnreadableOffsets),
 		Key:               r.Key,
 		Value:             r.Value,
 		Headers:           r.Headers[:at:at],

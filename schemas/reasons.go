@@ -12,11 +12,12 @@ const (
 	Rejected     Reason = "rejected"      // the API calls the request malformed
 	UnknownCode  Reason = "unknown_code"  // the API returned a code that is not in the error table
 	Internal     Reason = "internal"      // a bug in enricher; the stack trace is in the log
+	Skipped      Reason = "skipped"       // an operator skipped it; the message has the note
 )
 
 // Reasons returns all reasons.
 func Reasons() []Reason {
-	return []Reason{Malformed, NotFound, NotEnded, Expired, LookupFailed, Rejected, UnknownCode, Internal}
+	return []Reason{Malformed, NotFound, NotEnded, Expired, LookupFailed, Rejected, UnknownCode, Internal, Skipped}
 }
 
 // Headers of enriched records and dead letters. Numbers are decimal digits.
@@ -37,6 +38,9 @@ const (
 	HeaderLastAttempt  = "enricher.last_attempt"  // ms since 1970
 	HeaderReplays      = "enricher.replays"
 	HeaderOmittedBytes = "enricher.omitted_bytes" // size of an event that was too large to copy; absent otherwise
+	// HeaderUnreadableOffsets is the number of offsets, from that of the dead letter
+	// on, whose events could not be read; absent otherwise.
+	HeaderUnreadableOffsets = "enricher.unreadable_offsets"
 
 	// The names of Kafka Connect, which existing tools for dead letters read.
 	HeaderConnectTopic     = "__connect.errors.topic"

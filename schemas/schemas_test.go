@@ -128,7 +128,7 @@ func TestTypesSchemasAndSamplesAgree(t *testing.T) {
 		sameNames(t, "dead-letter.schema.json", []string{
 			schemas.HeaderReason, schemas.HeaderCode, schemas.HeaderMessage, schemas.HeaderRequestID, schemas.HeaderAttempts,
 			schemas.HeaderFirstAttempt, schemas.HeaderLastAttempt, schemas.HeaderReplays, schemas.HeaderOriginalTimestamp,
-			schemas.HeaderOmittedBytes, schemas.HeaderConnectTopic, schemas.HeaderConnectPartition,
+			schemas.HeaderOmittedBytes, schemas.HeaderUnreadableOffsets, schemas.HeaderConnectTopic, schemas.HeaderConnectPartition,
 			schemas.HeaderConnectOffset, schemas.HeaderConnectMessage,
 		})
 		var list struct {

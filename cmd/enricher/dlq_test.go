@@ -35,14 +35,16 @@ func deadLetters(ts *testscript.TestScript, _ bool, args []string) {
 			Written   time.Time
 			Foreign   bool
 			Omitted   bool
-			Topic     string
-			Key       *string
-			Value     *string
-			Headers   map[string]string
-			Reason    schemas.Reason
-			Code      int
-			Message   string
-			Attempts  int
+			// Unreadable is the number of offsets of a range that could not be read.
+			Unreadable int64
+			Topic      string
+			Key        *string
+			Value      *string
+			Headers    map[string]string
+			Reason     schemas.Reason
+			Code       int
+			Message    string
+			Attempts   int
 		}
 		ts.Check(json.Unmarshal([]byte(text), &l))
 		event := &kgo.Record{Topic: l.Topic, Partition: l.Partition, Offset: int64(100 + i), Timestamp: l.Written.Add(-2 * time.Minute)}
@@ -62,6 +64,9 @@ func deadLetters(ts *testscript.TestScript, _ bool, args []string) {
 		r := outputs.DeadLetter(event, f)
 		if l.Omitted {
 			r = outputs.DeadLetterWithoutPayload(event, f)
+		}
+		if l.Unreadable > 0 {
+			r = outputs.UnreadableRange(event, l.Unreadable, f)
 		}
 		if l.Foreign {
 			r = &kgo.Record{Topic: "call-dead-letters", Key: event.Key, Value: event.Value}

@@ -37,6 +37,7 @@ type cli struct {
 	Health   healthCmd      `cmd:"" help:"Check that a running instance is alive (for container health checks)."`
 	Lookup   lookupCmd      `cmd:"" help:"Look up CallIds once and print the result."`
 	Check    checkCmd       `cmd:"" help:"Check everything that run needs and report problems; read-only."`
+	Skip     skipCmd        `cmd:"" help:"Move the stopped group past a damaged batch or a single event."`
 	Dlq      dlqcmd.Command `cmd:"" help:"Inspect, replay or discard dead letters."`
 	Version  versionCmd     `cmd:"" help:"Print version, commit and Go version."`
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -101,13 +102,15 @@ func brokers(ts *testscript.TestScript) kgo.Opt {
 	return kgo.SeedBrokers(strings.Split(ts.Getenv("ENRICHER_BROKERS"), ",")...)
 }
 
-// feed produces one event for each argument, a CallId.
+// feed produces one event for each argument, a CallId, to $ENRICHER_INPUT_TOPICS or
+// call-ended.
 func feed(ts *testscript.TestScript, _ bool, args []string) {
 	cl, err := kgo.NewClient(brokers(ts))
 	ts.Check(err)
 	defer cl.Close()
+	topic := cmp.Or(ts.Getenv("ENRICHER_INPUT_TOPICS"), "call-ended")
 	for _, id := range args {
-		ts.Check(cl.ProduceSync(context.Background(), &kgo.Record{Topic: "call-ended", Value: fmt.Appendf(nil, `{"CallId":%q}`, id)}).FirstErr())
+		ts.Check(cl.ProduceSync(context.Background(), &kgo.Record{Topic: topic, Value: fmt.Appendf(nil, `{"CallId":%q}`, id)}).FirstErr())
 	}
 }
 

@@ -91,17 +91,18 @@ func (l *Ledger) Check(records []*kgo.Record) *Report {
 			report.Wrong = append(report.Wrong, err.Error())
 			continue
 		}
-		e, ok := l.events[source]
-		if !ok {
+		sources := l.sources(r, source)
+		if len(sources) == 0 {
 			report.Wrong = append(report.Wrong, fmt.Sprintf("%v: an outcome of an event that was never produced", source))
-			continue
 		}
-		outputs[source]++
-		if outputs[source] > 1 {
-			report.Duplicated = append(report.Duplicated, source.String())
-			continue
+		for _, source := range sources {
+			outputs[source]++
+			if outputs[source] > 1 {
+				report.Duplicated = append(report.Duplicated, source.String())
+				continue
+			}
+			report.add(r, source, l.events[source])
 		}
-		report.add(r, source, e)
 	}
 	for source, e := range l.events {
 		switch {
@@ -114,6 +115,22 @@ func (l *Ledger) Check(records []*kgo.Record) *Report {
 	slices.Sort(report.Lost)
 	slices.Sort(report.Latency)
 	return report
+}
+
+// sources returns the events that a record is the outcome of: one, or those of a
+// range that could not be read.
+func (l *Ledger) sources(r *kgo.Record, first Source) []Source {
+	n := int64(1)
+	if d, ok := producer.ParseDeadLetter(r); ok {
+		n = max(n, d.UnreadableOffsets)
+	}
+	var sources []Source
+	for s := first; s.Offset < first.Offset+n; s.Offset++ {
+		if _, ok := l.events[s]; ok {
+			sources = append(sources, s)
+		}
+	}
+	return sources
 }
 
 // checkEnriched returns what is wrong with an enriched record, or "".
@@ -134,7 +151,7 @@ func (e *Expect) checkDeadLetter(d *producer.DeadLetter) string {
 	switch {
 	case !slices.Contains(e.Reasons, d.Reason):
 		return fmt.Sprintf("dead letter %s (%s), want one of %v", d.Reason, d.Message, e.Reasons)
-	case d.OmittedBytes > 0: // the event was too large to copy
+	case d.OmittedBytes > 0, d.UnreadableOffsets > 0: // there was nothing to copy, or too much
 		return ""
 	case !same(d.Key, e.Key):
 		return fmt.Sprintf("dead letter with key %q, want %q", d.Key, e.Key)

@@ -4,12 +4,14 @@
 package progress
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -59,6 +61,36 @@ func (p *Progress) Truncate(end int64) bool {
 	}
 	p.Base = end
 	return true
+}
+
+// Complete returns p with the offsets of r completed, too.
+func (p Progress) Complete(r Range) Progress {
+	q := Progress{Base: p.Base}
+	add := func(r Range) {
+		switch n := len(q.Ahead); {
+		case r.To <= q.Base:
+		case r.From <= q.Base:
+			q.Base = r.To
+		case n > 0 && r.From <= q.Ahead[n-1].To:
+			q.Ahead[n-1].To = max(q.Ahead[n-1].To, r.To)
+		default:
+			q.Ahead = append(q.Ahead, r)
+		}
+	}
+	all := append(slices.Clone(p.Ahead), r)
+	slices.SortFunc(all, func(a, b Range) int { return cmp.Compare(a.From, b.From) })
+	for _, r := range all {
+		add(r)
+	}
+	return q
+}
+
+// Equal reports whether the same offsets are completed.
+func (p Progress) Equal(q Progress) bool { return p.Base == q.Base && slices.Equal(p.Ahead, q.Ahead) }
+
+// Completed reports whether offset o is completed.
+func (p Progress) Completed(o int64) bool {
+	return o < p.Base || slices.ContainsFunc(p.Ahead, func(r Range) bool { return r.From <= o && o < r.To })
 }
 
 const (

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func TestMetadataForms(t *testing.T) {
@@ -72,6 +74,43 @@ func FuzzMetadata(f *testing.F) {
 		again, err := Decode(topic, base, Encode(topic, Progress{base, p.Ahead}))
 		if err != nil || !slices.Equal(again.Ahead, p.Ahead) {
 			t.Fatalf("%v became %v (%v)", p.Ahead, again.Ahead, err)
+		}
+	})
+}
+
+// TestComplete: completing a range completes its offsets and no others, in the form
+// that Encode needs.
+func TestComplete(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Progress{Base: rapid.Int64Range(0, 3).Draw(t, "base")}
+		var done [24]bool
+		for o := range p.Base {
+			done[o] = true
+		}
+		for range rapid.IntRange(0, 6).Draw(t, "ranges") {
+			from := rapid.Int64Range(0, 20).Draw(t, "from")
+			to := from + rapid.Int64Range(1, 3).Draw(t, "length")
+			before := slices.Clone(p.Ahead)
+			next := p.Complete(Range{from, to})
+			if !slices.Equal(p.Ahead, before) {
+				t.Fatalf("%v was changed", before)
+			}
+			p = next
+			for o := from; o < to; o++ {
+				done[o] = true
+			}
+			prev := p.Base
+			for _, r := range p.Ahead {
+				if r.From <= prev || r.To <= r.From {
+					t.Fatalf("%v: ranges out of order, or not apart", p)
+				}
+				prev = r.To
+			}
+			for o, want := range done {
+				if got := p.Completed(int64(o)); got != want {
+					t.Fatalf("%v: offset %d completed: %v, want %v", p, o, got, want)
+				}
+			}
 		}
 	})
 }

@@ -47,6 +47,19 @@ type Assignment struct {
 	serial uint64
 }
 
+// Progress returns what the group has completed of the partition, which is of the
+// topic with this id.
+func (a *Assignment) Progress(topic [16]byte) (progress.Progress, error) {
+	done, err := progress.Decode(topic, a.Committed.Offset, a.Committed.Metadata)
+	if err != nil {
+		return done, err
+	}
+	if a.LogEnd >= 0 && done.Truncate(a.LogEnd) || a.Committed.Offset < 0 {
+		done.Base = a.Start
+	}
+	return done, nil
+}
+
 type topicPartition struct {
 	topic     string
 	partition int32
@@ -334,4 +347,20 @@ func (s *Session) topicName(id [16]byte) string {
 		}
 	}
 	return ""
+}
+
+// Peek returns what a session of this configuration would be assigned for a
+// partition now, and the id of its topic. It does not join the group.
+func Peek(ctx context.Context, cfg Config, topic string, p int32) (Assignment, [16]byte, error) {
+	cl, err := kgo.NewClient(cfg.Kafka()...)
+	if err != nil {
+		return Assignment{}, [16]byte{}, fmt.Errorf("configure Kafka client: %w", err)
+	}
+	defer cl.Close()
+	s := &Session{cfg: cfg, admin: cl, topicIDs: make(map[string][16]byte)}
+	if err := s.loadTopicIDs(ctx); err != nil {
+		return Assignment{}, [16]byte{}, err
+	}
+	a := s.resolve(ctx, map[string][]int32{topic: {p}})[0]
+	return a, s.TopicID(topic), a.Err
 }

@@ -35,6 +35,16 @@ type fetchBudget struct {
 }
 
 func newFetchBudget(limit int64) (*fetchBudget, error) {
+	d, err := boundedDecompressor()
+	if err != nil {
+		return nil, err
+	}
+	return &fetchBudget{Decompressor: d, limit: limit}, nil
+}
+
+// boundedDecompressor returns one that refuses what unpacks to more than
+// maxBatchBytes.
+func boundedDecompressor() (kgo.Decompressor, error) {
 	// A decompressor of one's own is not bounded by MaxDecompressBatchBytes; the
 	// client's own bounded one has to be taken from a client, which never dials.
 	cl, err := kgo.NewClient(kgo.SeedBrokers("127.0.0.1:1"), kgo.MaxDecompressBatchBytes(maxBatchBytes))
@@ -46,7 +56,7 @@ func newFetchBudget(limit int64) (*fetchBudget, error) {
 	if !ok {
 		return nil, errors.New("configure decompression: the Kafka client has no decompressor")
 	}
-	return &fetchBudget{Decompressor: d, limit: limit}, nil
+	return d, nil
 }
 
 // Decompress implements kgo.Decompressor.

@@ -84,9 +84,10 @@ func emptyOrContains[T comparable](list []T, v T) bool {
 type SkipReason string
 
 const (
-	TooOld            SkipReason = "older than the API's retention"                 // see Job.Retention
-	MaxReplaysReached SkipReason = "replayed the maximum number of times"           // see Job.MaxReplays
-	PayloadOmitted    SkipReason = "payload omitted because of its size"            // the dead letter holds only the event's position
+	TooOld            SkipReason = "older than the API's retention"       // see Job.Retention
+	MaxReplaysReached SkipReason = "replayed the maximum number of times" // see Job.MaxReplays
+	PayloadOmitted    SkipReason = "payload omitted because of its size"  // the dead letter holds only the event's position
+	Unreadable        SkipReason = "a range of events that could not be read"
 	NoOriginTopic     SkipReason = "came from the dead-letter topic or its journal" // Job.To can name another topic
 	ForeignRecord     SkipReason = "not written by enricher"
 	TooLarge          SkipReason = "too large for the topic" // rejected by its broker
@@ -94,7 +95,7 @@ const (
 
 // SkipReasons returns all skip reasons.
 func SkipReasons() []SkipReason {
-	return []SkipReason{TooOld, MaxReplaysReached, PayloadOmitted, NoOriginTopic, ForeignRecord, TooLarge}
+	return []SkipReason{TooOld, MaxReplaysReached, PayloadOmitted, Unreadable, NoOriginTopic, ForeignRecord, TooLarge}
 }
 
 // skipReason returns "" for a record that the job can act on.
@@ -106,6 +107,8 @@ func (j *Job) skipReason(r *Record, now time.Time) SkipReason {
 		return ""
 	case r.DeadLetter.OmittedBytes > 0:
 		return PayloadOmitted
+	case r.DeadLetter.UnreadableOffsets > 0:
+		return Unreadable
 	case j.To == "" && (r.DeadLetter.Topic == j.DeadLetterTopic || r.DeadLetter.Topic == j.JournalTopic):
 		return NoOriginTopic
 	case r.DeadLetter.Replays >= j.MaxReplays:

@@ -47,6 +47,9 @@ type entryLine struct {
 	CallID       string         `json:"call_id,omitempty"`
 	Event        *eventPlace    `json:"event,omitempty"`
 	OmittedBytes int64          `json:"omitted_bytes,omitempty"` // size of an event too large to be kept
+	// UnreadableOffsets is the number of offsets, from Event.Offset on, whose events
+	// could not be read.
+	UnreadableOffsets int64 `json:"unreadable_offsets,omitempty"`
 }
 
 // eventPlace is where and when an event was produced.
@@ -62,6 +65,7 @@ func newEntryLine(e *replay.Record) entryLine {
 	if e.DeadLetter != nil {
 		l.Reason, l.Code, l.Message = e.DeadLetter.Reason, e.DeadLetter.Code, e.DeadLetter.Message
 		l.Attempts, l.Replays, l.CallID, l.OmittedBytes = e.DeadLetter.Attempts, e.DeadLetter.Replays, e.CallID, e.DeadLetter.OmittedBytes
+		l.UnreadableOffsets = e.DeadLetter.UnreadableOffsets
 		l.Event = &eventPlace{e.DeadLetter.Topic, e.DeadLetter.Partition, e.DeadLetter.Offset, e.EventTime.UTC()}
 	}
 	return l

@@ -178,5 +178,6 @@ var remedies = map[replay.SkipReason]string{
 	replay.TooOld:            " (use --include-expired to replay them)",
 	replay.MaxReplaysReached: " (raise --max-replays to replay them)",
 	replay.PayloadOmitted:    " (produce the event again from its source, then discard this record)",
+	replay.Unreadable:        " (produce the events again from their source, then discard this record)",
 	replay.NoOriginTopic:     " (use --to to replay them to another topic)",
 }

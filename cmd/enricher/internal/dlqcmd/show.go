@@ -164,6 +164,9 @@ func printKeyAndValue(w io.Writer, e *replay.Record) {
 	switch {
 	case e.DeadLetter != nil && e.DeadLetter.OmittedBytes > 0:
 		printRow(w, "value omitted (%d bytes); see the original event at %s %d:%d", e.DeadLetter.OmittedBytes, e.DeadLetter.Topic, e.DeadLetter.Partition, e.DeadLetter.Offset)
+	case e.DeadLetter != nil && e.DeadLetter.UnreadableOffsets > 0:
+		l := e.DeadLetter
+		printRow(w, "value: none; the events at %s %d:%d to %d:%d could not be read", terminal.Printable(l.Topic, 0), l.Partition, l.Offset, l.Partition, l.Offset+l.UnreadableOffsets-1)
 	case r.Value == nil:
 		printRow(w, "value: none")
 	default:

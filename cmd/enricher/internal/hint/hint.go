@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"enricher/consumer"
+	"enricher/consumer/session"
+	"enricher/consumer/skip"
 	"enricher/fetch/lookup"
 	"enricher/producer"
 	"enricher/producer/replay"
@@ -52,6 +54,9 @@ func Explain(err error, principal string) error {
 		create    *replay.JournalCreateError
 		target    *replay.MissingTargetError
 		open      *replay.OpenTransactionError
+		running   *skip.RunningError
+		inside    *skip.InsideBatchError
+		tooMany   *skip.TooManyError
 	)
 	switch {
 	case For(err) != "":
@@ -67,7 +72,15 @@ func Explain(err error, principal string) error {
 	case errors.As(err, &target):
 		return With(err, "create it, or use another topic with --to")
 	case errors.As(err, &open):
-		return With(err, "find it with: kafka-transactions find-hanging")
+		return With(err, "find it with: kafka-transactions find-hanging --topic %s", open.Topic)
+	case errors.As(err, &running):
+		return With(err, "stop all instances first; one that was killed remains a member until its session times out")
+	case errors.As(err, &inside):
+		return With(err, "use --to %d", inside.End)
+	case errors.As(err, &tooMany):
+		return With(err, "use --to %d, then repeat the command", tooMany.Reached)
+	case errors.Is(err, session.ErrNoCommittedOffset):
+		return With(err, "%s", forReason(string(consumer.NoCommittedOffset)))
 	}
 	return err
 }
@@ -97,7 +110,7 @@ func forReason(reason string) string {
 	case string(consumer.NoCommittedOffset):
 		return "set one with kafka-consumer-groups --reset-offsets, or use another --auto-offset-reset"
 	case string(consumer.UnreadableBatch):
-		return "restore the partition, or see enricher skip"
+		return "restore the partition, or skip the batch with enricher skip"
 	case string(consumer.OffsetUnavailable):
 		return "look for a hanging transaction, a partition without a leader or a missing permission"
 	case string(consumer.FetchFailed):
