@@ -7,7 +7,7 @@ import (
 	"enricher/fetch/lookup"
 )
 
-// Condition is one reason why an instance is not ready.
+// Condition is one reason why an instance is not ready, or a warning.
 type Condition struct {
 	// Reason is one of the constants below, or the name of a lookup.Reason.
 	Reason string
@@ -78,10 +78,22 @@ func (c *Consumer) Ready() []Condition {
 		all = append(all, Condition{ReasonNotInGroup,
 			fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused", c.cfg.Group)})
 	}
+	return append(append(all, c.lookups(false)...), s.blocked...)
+}
+
+// Warnings returns what an operator should know although the instance makes
+// progress.
+func (c *Consumer) Warnings() []Condition { return c.lookups(true) }
+
+// lookups returns the conditions of lookups that are warnings, or those that are not.
+func (c *Consumer) lookups(warnings bool) []Condition {
+	var all []Condition
 	for _, l := range c.scheduler.Conditions() {
-		all = append(all, Condition{l.Reason.String(), l.Detail})
+		if l.Reason.IsWarning() == warnings {
+			all = append(all, Condition{l.Reason.String(), l.Detail})
+		}
 	}
-	return append(all, s.blocked...)
+	return all
 }
 
 // Reasons returns every reason that a Condition can have.

@@ -174,14 +174,7 @@ func (m *membership) onHeartbeat(sent time.Time, generation int32, err error) {
 func (m *membership) Valid(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.closed && since(now, m.alive) < m.rate.sessionTimeout && since(now, m.member) < session.RebalanceTimeout
-}
-
-// since returns now − t by the clock of the process or by the time of day,
-// whichever is more: the former stands still while a machine sleeps, the latter
-// can be set back.
-func since(now, t time.Time) time.Duration {
-	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
+	return !m.closed && lookup.Elapsed(m.alive, now) < m.rate.sessionTimeout && lookup.Elapsed(m.member, now) < session.RebalanceTimeout
 }
 
 // joining reports whether a join is under way.

@@ -15,6 +15,7 @@ import (
 
 	"enricher/consumer/session"
 	"enricher/fetch/lookup"
+	"enricher/fetch/lookup/clocktest"
 	"enricher/fetch/lookup/limitertest"
 )
 
@@ -226,13 +227,23 @@ func TestLeaseFollowsHeartbeatResponses(t *testing.T) {
 
 // A machine that sleeps stops the clock of its processes, but not the time of day.
 func TestLeaseEndsWhileTheMachineSleeps(t *testing.T) {
-	now := time.Now()
-	if got := since(now, now.Add(-3*time.Second)); got != 3*time.Second {
-		t.Errorf("awake: %v", got)
-	}
-	slept := now.Round(0).Add(time.Minute) // without the clock of the process
-	if got := since(slept, now); got < time.Minute {
-		t.Errorf("a minute of sleep counts as %v", got)
+	s := newSimulated()
+	s.clock = time.Now() // with a reading of the clock of the process
+	s.sync(t, planOf12, 0, 1)
+	awake := s.clock.Add(time.Second)
+	for name, c := range map[string]struct {
+		now  time.Time
+		want bool
+	}{
+		"a second later":                    {awake, true},
+		"after an hour asleep":              {clocktest.Set(awake, time.Hour), false},
+		"after 11 seconds asleep":           {clocktest.Set(awake, 11*time.Second), false},
+		"the clock was set back":            {clocktest.Set(awake, -time.Hour), true},
+		"set back, and the lease has ended": {clocktest.Set(s.clock.Add(11*time.Second), -time.Hour), false},
+	} {
+		if got := s.Valid(c.now); got != c.want {
+			t.Errorf("%s: the lease is valid: %v, want %v", name, got, c.want)
+		}
 	}
 }
 

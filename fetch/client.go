@@ -128,10 +128,12 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 // Close closes idle connections. Requests in flight go on.
 func (c *Client) Close() { c.close() }
 
-// SecretChanged reports, once per change, that the secret key is another one, so
-// that a probe can be sent at once. It reads the key's file at most once a
-// second.
-func (c *Client) SecretChanged(now time.Time) bool { return c.key.Changed(now) }
+// CheckKey reads the secret key's file, at most once a second. It reports, once per
+// change, that the key is another one, so that a probe can be sent at once, and
+// returns why the file cannot be used; the key read before stays in use then.
+func (c *Client) CheckKey(now time.Time) (changed bool, problem error) {
+	return c.key.Changed(now), c.key.Err()
+}
 
 // Observer follows one request. Its methods may run on goroutines of the
 // transport and must not block.

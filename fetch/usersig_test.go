@@ -187,7 +187,7 @@ func TestKeyFileIsReadAgain(t *testing.T) {
 			return a
 		}
 		expect(fetch.Found)
-		if c.SecretChanged(time.Now()) {
+		if changed, _ := c.CheckKey(time.Now()); changed {
 			t.Error("changed?")
 		}
 		const other = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
@@ -201,13 +201,15 @@ func TestKeyFileIsReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect(fetch.AccountRejected)
-		if c.SecretChanged(time.Now()) {
+		if changed, _ := c.CheckKey(time.Now()); changed {
 			t.Error("a missing file is no change")
 		}
 		write(other)
 		<-time.After(2 * time.Second)
-		if !c.SecretChanged(time.Now()) || c.SecretChanged(time.Now()) {
-			t.Error("a change is reported once")
+		for _, want := range []bool{true, false} {
+			if changed, problem := c.CheckKey(time.Now()); changed != want || problem != nil {
+				t.Errorf("changed: %v, want %v, once; %v", changed, want, problem)
+			}
 		}
 		expect(fetch.Found)
 	})

@@ -41,7 +41,7 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	s.status.set("starting")
-	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.alive, s.ready, s.metrics))
+	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.alive, s.ready, s.warnings, s.metrics))
 	if err != nil {
 		return fmt.Errorf("--admin-addr: %w", err)
 	}
@@ -98,6 +98,9 @@ func (s *service) ready() []string {
 	}
 	return hint.Conditions(s.pipeline.Ready())
 }
+
+// warnings lists what does not keep the service from being ready.
+func (s *service) warnings() []string { return hint.Conditions(s.pipeline.Warnings()) }
 
 // startupStatus is the reason why the service is not running yet, or "" once it
 // is running.

@@ -131,7 +131,7 @@ func (b *Breaker) Observe(now, started time.Time, r *fetch.Response, first bool)
 		// A request from before the last pause says nothing new.
 	default:
 		b.badInRow++
-		if b.badInRow >= maxBadInRow || now.Sub(b.lastGood) >= maxQuiet {
+		if b.badInRow >= maxBadInRow || Elapsed(b.lastGood, now) >= maxQuiet {
 			b.paused, b.since, b.level, b.nextProbe, b.badInRow = true, now, 0, now, 0
 		}
 	}
@@ -165,7 +165,8 @@ func (b *Breaker) LastGood() time.Time { return b.lastFound }
 
 // Unpaused returns how much of the time between from and to lookups were not
 // paused. from may be any time, because an event may have been in Kafka during a
-// pause that has to count for it.
+// pause that has to count for it. The time of an event is a time of day, and its
+// pauses are then measured by it, too, in case the machine slept meanwhile.
 func (b *Breaker) Unpaused(from, to time.Time) time.Duration {
 	d := to.Sub(from)
 	if b.paused {
@@ -179,6 +180,9 @@ func (b *Breaker) Unpaused(from, to time.Time) time.Duration {
 
 // overlap returns how much of the pause lies between from and to.
 func overlap(p pause, from, to time.Time) time.Duration {
+	if timeOfDay := from.Round(0); from == timeOfDay {
+		p.from, p.to = p.from.Round(0), p.to.Round(0)
+	}
 	if from.After(p.from) {
 		p.from = from
 	}

@@ -32,7 +32,7 @@ type Cache struct {
 
 type cached struct {
 	Entry
-	expires time.Time
+	since time.Time
 }
 
 // NewCache makes a cache of at most maxEntries entries (0: it keeps nothing)
@@ -58,7 +58,7 @@ func (c *Cache) Get(now time.Time, callID string) (Entry, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.lru.Get(callID)
-	if ok && !now.Before(e.expires) {
+	if ok && Elapsed(e.since, now) >= c.ttl {
 		c.lru.Remove(callID)
 		return Entry{}, false
 	}
@@ -73,7 +73,7 @@ func (c *Cache) Put(now time.Time, callID string, e Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lru.Remove(callID) // so that replacing one is counted
-	c.lru.Add(callID, cached{e, now.Add(c.ttl)})
+	c.lru.Add(callID, cached{e, now})
 	for c.bytes += size(callID, e); c.bytes > c.maxBytes; {
 		c.lru.RemoveOldest()
 	}

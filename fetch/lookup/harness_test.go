@@ -33,8 +33,8 @@ func (f apiFunc) Lookup(ctx context.Context, callID string, o fetch.Observer) fe
 	return f(ctx, callID)
 }
 
-// SecretChanged implements API.
-func (apiFunc) SecretChanged(time.Time) bool { return false }
+// CheckKey implements API.
+func (apiFunc) CheckKey(time.Time) (bool, error) { return false, nil }
 
 type leaseFunc func() bool
 

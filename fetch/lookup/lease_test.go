@@ -42,7 +42,7 @@ func (f *found) Lookup(_ context.Context, callID string, o fetch.Observer) fetch
 	return fetch.Response{Verdict: fetch.Found, Record: &schemas.CallRecord{CallID: callID}}
 }
 
-func (*found) SecretChanged(time.Time) bool { return false }
+func (*found) CheckKey(time.Time) (bool, error) { return false, nil }
 
 // A request whose lease ends between its slot and its start is not made. It is no
 // attempt, costs nothing of the rate, and is made when the lease is valid again.

@@ -61,7 +61,9 @@ const (
 // A share below one request per second is a single slot that is held longer, so
 // instances with such shares may coincide.
 //
-// It is safe for use by many goroutines. The clock is the caller's.
+// It is safe for use by many goroutines. The clock is the caller's, and only that of
+// the process counts: it stands still while a machine sleeps, so that slots stay
+// taken for longer, and setting the time of day does not free them.
 type Limiter struct {
 	limited             bool
 	confirmByNeighbours bool

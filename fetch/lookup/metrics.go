@@ -17,6 +17,7 @@ type Metrics struct {
 	Withheld       prometheus.Gauge       // lookups whose dead letters are withheld
 	Pace           prometheus.Gauge       // 1: nothing was throttled lately
 	ClockAhead     prometheus.Gauge       // seconds; negative: behind
+	KeyUnreadable  prometheus.Gauge       // 1 while the key's file cannot be read again
 	CacheResults   *prometheus.CounterVec // result: one of the Sources
 }
 
@@ -48,10 +49,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "enricher_api_pace_ratio", Help: "Part of the rate limit that is used since the API last throttled a request; 1: all of it."}),
 		ClockAhead: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "enricher_clock_ahead_seconds", Help: "How far this machine's clock is ahead of the API's by the last response; negative: behind, 0: no difference that the response time does not explain."}),
+		KeyUnreadable: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "enricher_secret_key_unreadable", Help: "1 while the file of the secret key cannot be read; the key that was read before is in use."}),
 		CacheResults: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "enricher_cache_results_total", Help: "Events by where their record came from: the cache, a request, or a request for another event."}, []string{"result"}),
 	}
-	reg.MustRegister(m.Requests, m.Responses, m.RequestSeconds, m.InFlight, m.Paused, m.Withheld, m.Pace, m.ClockAhead, m.CacheResults)
+	reg.MustRegister(m.Requests, m.Responses, m.RequestSeconds, m.InFlight, m.Paused, m.Withheld, m.Pace, m.ClockAhead, m.KeyUnreadable, m.CacheResults)
 	for _, l := range fetch.ResponseLabels() {
 		m.Responses.WithLabelValues(l.Verdict.String(), l.Code)
 	}

@@ -75,8 +75,8 @@ type secretAPI struct {
 	changed *atomic.Bool
 }
 
-// SecretChanged implements API.
-func (a secretAPI) SecretChanged(time.Time) bool { return a.changed.Swap(false) }
+// CheckKey implements API.
+func (a secretAPI) CheckKey(time.Time) (bool, error) { return a.changed.Swap(false), nil }
 
 func TestPausedMetricShowsTheReason(t *testing.T) {
 	spec(t, "", func(e *env) {

@@ -43,7 +43,7 @@ type response struct {
 // to wait until the next may.
 func (s *Scheduler) startRequests(ctx context.Context) time.Duration {
 	for !s.draining {
-		now := time.Now() // again for every request: the process may have been frozen
+		now := s.Now() // again for every request: the process may have been frozen
 		s.startScout(ctx, now)
 		r, wait := s.next(now)
 		switch {
@@ -67,9 +67,8 @@ func (s *Scheduler) startRequests(ctx context.Context) time.Duration {
 func (s *Scheduler) next(now time.Time) (request, time.Duration) {
 	r := request{started: now, round: s.guard.Round()}
 	if s.breaker.Paused() {
-		s.watchSecret(now)
 		r.kind, r.callID = forProbe, fetch.ProbeCallID
-		return r, min(s.breaker.ProbeDelay(now), secretCheckInterval)
+		return r, min(s.breaker.ProbeDelay(now), keyCheckInterval)
 	}
 	if s.scouted != "" {
 		r.kind, r.callID = forScout, s.scouted
@@ -101,15 +100,27 @@ func (s *Scheduler) nextCall(now time.Time) (*call, time.Duration) {
 	}
 }
 
-// watchSecret checks the key from time to time while lookups are paused: a new one
-// may be what the API waits for.
-func (s *Scheduler) watchSecret(now time.Time) {
-	if now.Before(s.nextSecret) {
+// watchKey reads the secret key from time to time: while lookups are paused, a new
+// one may be what the API waits for, and one that cannot be read should show before
+// the old one stops working. It has a goroutine of its own, because a file system
+// may hang.
+func (s *Scheduler) watchKey(now time.Time) {
+	if s.keyCheck.running || s.draining || now.Before(s.keyCheck.next) {
 		return
 	}
-	s.nextSecret = now.Add(secretCheckInterval)
-	if s.API.SecretChanged(now) {
-		s.Log.Info("secret key changed, probing now")
+	s.keyCheck.running = true
+	s.requests.Go(func() {
+		var m keyCheck
+		m.changed, m.problem = s.API.CheckKey(now)
+		s.inbox.Put(message{keyCheck: &m})
+	})
+}
+
+func (s *Scheduler) onKeyCheck(m *keyCheck, now time.Time) {
+	s.keyCheck.running, s.keyCheck.next = false, now.Add(keyCheckInterval)
+	s.keyProblem = m.problem
+	if m.changed {
+		s.Log.Info("secret key changed")
 		s.breaker.ProbeNow(now)
 	}
 }
@@ -177,7 +188,7 @@ func (s *Scheduler) request(ctx context.Context, q *request, slot *Slot) {
 				r.panic = fmt.Sprintf("panic: %v\n%s", v, debug.Stack())
 			}
 			if r.ended.IsZero() {
-				r.ended = time.Now()
+				r.ended = s.Now()
 			}
 			r.withheld = at.withheld
 			if at.begun {
@@ -188,7 +199,7 @@ func (s *Scheduler) request(ctx context.Context, q *request, slot *Slot) {
 			s.inbox.Put(message{response: r})
 		}()
 		r.Response = s.API.Lookup(ctx, q.callID, at)
-		r.ended = time.Now()
+		r.ended = s.Now()
 		if r.Verdict == fetch.Found {
 			// Here, so that a large record holds up nothing but itself.
 			r.value = schemas.Enrich(r.Record).Encode()
@@ -208,7 +219,7 @@ type attempt struct {
 // Begin checks the lease with a fresh clock: since the request got its slot, the
 // process may have been stopped and its partitions given to another instance.
 func (a *attempt) Begin() bool {
-	a.begun = a.scheduler.Lease.Valid(time.Now())
+	a.begun = a.scheduler.Lease.Valid(a.scheduler.Now())
 	a.withheld = !a.begun
 	if a.begun {
 		a.scheduler.Metrics.Requests.Inc()
@@ -217,7 +228,7 @@ func (a *attempt) Begin() bool {
 }
 
 // Connected implements fetch.Observer.
-func (a *attempt) Connected() { a.slot.Connected(time.Now()) }
+func (a *attempt) Connected() { a.slot.Connected(a.scheduler.Now()) }
 
 // Written implements fetch.Observer.
 func (a *attempt) Written() { a.slot.Written() }

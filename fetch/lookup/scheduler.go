@@ -14,18 +14,19 @@ import (
 
 // Intervals at which the scheduler looks at what sends it no signal.
 const (
-	leaseCheckInterval  = 100 * time.Millisecond // whether a lost lease is valid again
-	secretCheckInterval = time.Second            // whether the secret key has changed
-	idleWait            = time.Hour              // nothing to do until a signal
+	leaseCheckInterval = 100 * time.Millisecond // whether a lost lease is valid again
+	keyCheckInterval   = time.Second            // whether the secret key has changed; idle, it takes maxIdle
+	maxIdle            = 5 * time.Second        // between two looks, if nothing else happens
+	idleWait           = time.Hour              // nothing to do until a signal
 )
 
 // API makes requests to the call-record API; fetch.Client is one.
 type API interface {
 	// Lookup makes one request, or none if the observer does not let it begin.
 	Lookup(ctx context.Context, callID string, o fetch.Observer) fetch.Response
-	// SecretChanged reports, once for each change, that the secret key is
-	// another one. It is called while lookups are paused.
-	SecretChanged(now time.Time) bool
+	// CheckKey reads the secret key again. It reports, once for each change, that it
+	// is another one, and returns why it cannot be read. It may take its time.
+	CheckKey(now time.Time) (changed bool, problem error)
 }
 
 // Lease allows requests to start: an instance that its group has not heard from
@@ -56,8 +57,10 @@ type Config struct {
 	// that they are released only when an event that is in flight has a record.
 	Scout       Scout
 	Concurrency int // requests in flight, at most
-	Metrics     *Metrics
-	Log         *zap.Logger
+	// Now is the clock. Default: time.Now.
+	Now     func() time.Time
+	Metrics *Metrics
+	Log     *zap.Logger
 }
 
 // Scheduler finds the records of calls. All events of one call share one
@@ -71,20 +74,25 @@ type Scheduler struct {
 	drained  chan struct{} // closed when draining and no request is in flight
 
 	// Run's goroutine owns these.
-	breaker    *Breaker
-	guard      *Guard
-	calls      map[string]*call // by CallId
-	queue      queue
-	withheld   map[*call]struct{} // neither queued nor in flight, until the guard releases them
-	scouting   bool               // from the beginning of Scout.Next to the response
-	scouted    string             // the CallId to look up next as a scout; "": none
-	requests   sync.WaitGroup
-	inFlight   int // requests
-	events     int // of all calls
-	lookingUp  int // of events, those whose call has a request in flight
-	draining   bool
-	nextSecret time.Time
+	breaker   *Breaker
+	guard     *Guard
+	calls     map[string]*call // by CallId
+	queue     queue
+	withheld  map[*call]struct{} // neither queued nor in flight, until the guard releases them
+	scouting  bool               // from the beginning of Scout.Next to the response
+	scouted   string             // the CallId to look up next as a scout; "": none
+	requests  sync.WaitGroup
+	inFlight  int // requests
+	events    int // of all calls
+	lookingUp int // of events, those whose call has a request in flight
+	draining  bool
+	keyCheck  struct {
+		next    time.Time
+		running bool
+	}
+	keyProblem error         // why the secret key could not be read again; nil: it could
 	clockAhead time.Duration // how far this machine's clock is ahead of the API's; negative: behind
+	clockWrong time.Time     // since when by more than maxClockError; zero: it is not
 	throttled  struct {
 		since  time.Time // the first of a row of throttled responses; zero: the last one was none
 		detail string    // of the last of them
@@ -100,7 +108,14 @@ type message struct {
 	drop     []uint64
 	drain    bool
 	scouted  *scouted
+	keyCheck *keyCheck
 	response *response
+}
+
+// keyCheck is what API.CheckKey returned.
+type keyCheck struct {
+	changed bool
+	problem error
 }
 
 // scouted is what Scout.Next returned.
@@ -142,6 +157,9 @@ type waiter struct {
 
 // NewScheduler returns a scheduler that does nothing until Run.
 func NewScheduler(cfg Config) *Scheduler {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	return &Scheduler{
 		Config:   cfg,
 		inbox:    mailbox.New[message](),
@@ -178,11 +196,12 @@ func (s *Scheduler) Run(ctx context.Context) {
 	timer := time.NewTimer(idleWait)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		now := time.Now()
+		now := s.Now()
 		s.drainInbox(now)
+		s.watchKey(now)
 		wait := s.startRequests(ctx)
 		s.publish(now)
-		timer.Reset(wait)
+		timer.Reset(min(wait, maxIdle))
 		select {
 		case <-ctx.Done():
 		case <-s.inbox.Ready():
@@ -202,6 +221,9 @@ func (s *Scheduler) drainInbox(now time.Time) {
 		s.draining = s.draining || m.drain
 		if m.scouted != nil {
 			s.onScouted(m.scouted, now)
+		}
+		if m.keyCheck != nil {
+			s.onKeyCheck(m.keyCheck, now)
 		}
 		if m.response != nil {
 			s.handleResponse(m.response, now)
@@ -233,11 +255,11 @@ func (s *Scheduler) enqueue(ev *Event, now time.Time) {
 			return
 		}
 		source = Requested
-		c = &call{id: ev.CallID, due: s.Retry.FirstLookup(ev.Time)}
+		c = &call{id: ev.CallID, due: s.firstLookup(ev, now)}
 		s.calls[c.id] = c
 		s.queue.push(c)
 	} else {
-		s.lookUpSooner(c, s.Retry.FirstLookup(ev.Time), now)
+		s.lookUpSooner(c, s.firstLookup(ev, now), now)
 	}
 	s.Metrics.CacheResults.WithLabelValues(source.String()).Inc()
 	s.events++
@@ -245,6 +267,14 @@ func (s *Scheduler) enqueue(ev *Event, now time.Time) {
 		s.lookingUp++
 	}
 	c.waiters = append(c.waiters, waiter{event: ev, added: now})
+}
+
+// firstLookup returns when to look up an event first, by the API's clock if this
+// machine's is ahead of it. It is never later than for an event of this moment, and
+// relative to now: the clock may be set back in the meantime.
+func (s *Scheduler) firstLookup(ev *Event, now time.Time) time.Time {
+	age := now.Sub(ev.Time) - max(0, s.clockAhead)
+	return s.Retry.FirstLookup(now.Add(-max(0, age)))
 }
 
 // lookUpSooner moves a call forward for a repeated event, which may mean that

@@ -227,8 +227,8 @@ func (sim *simulation) Next(context.Context) (string, bool) {
 	return string(sim.events[i].kind) + strconv.Itoa(i), true
 }
 
-// SecretChanged implements lookup.API.
-func (sim *simulation) SecretChanged(time.Time) bool { return false }
+// CheckKey implements lookup.API.
+func (sim *simulation) CheckKey(time.Time) (bool, error) { return false, nil }
 
 // Lookup implements lookup.API.
 func (sim *simulation) Lookup(ctx context.Context, callID string, o fetch.Observer) fetch.Response {

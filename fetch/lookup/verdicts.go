@@ -65,6 +65,12 @@ func (s *Scheduler) observeClock(r *response) {
 		s.clockAhead = -behind
 	}
 	s.Metrics.ClockAhead.Set(s.clockAhead.Seconds())
+	switch {
+	case s.clockAhead.Abs() <= maxClockError:
+		s.clockWrong = time.Time{}
+	case s.clockWrong.IsZero():
+		s.clockWrong = r.ended
+	}
 }
 
 // observeThrottling slows the limiter down. Nothing else happens: a throttled

@@ -33,8 +33,9 @@ type Server struct {
 }
 
 // Handler serves liveness, readiness with its reasons, metrics and profiles. alive
-// reports whether the main loop turns; ready lists why the process is not ready.
-func Handler(alive func() bool, ready func() []string, metrics prometheus.Gatherer) http.Handler {
+// reports whether the main loop turns; ready lists why the process is not ready,
+// and warnings what does not keep it from being so.
+func Handler(alive func() bool, ready, warnings func() []string, metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		if !alive() {
@@ -45,9 +46,10 @@ func Handler(alive func() bool, ready func() []string, metrics prometheus.Gather
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		status := struct {
-			Ready   bool     `json:"ready"`
-			Reasons []string `json:"reasons"`
-		}{Reasons: append([]string{}, ready()...)}
+			Ready    bool     `json:"ready"`
+			Reasons  []string `json:"reasons"`
+			Warnings []string `json:"warnings"`
+		}{Reasons: append([]string{}, ready()...), Warnings: append([]string{}, warnings()...)}
 		status.Ready = len(status.Reasons) == 0
 		w.Header().Set("Content-Type", "application/json")
 		if !status.Ready {

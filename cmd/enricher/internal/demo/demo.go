@@ -120,7 +120,7 @@ func (c *Command) play(ctx context.Context, s settings, feed *feeder, v *view, a
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
 	if c.Admin != "" {
-		server, listenErr := admin.Listen(c.Admin, admin.Handler(a.alive, a.ready, a.metrics))
+		server, listenErr := admin.Listen(c.Admin, admin.Handler(a.alive, a.ready, a.warnings, a.metrics))
 		if listenErr != nil {
 			return fmt.Errorf("--admin-addr: %w", listenErr)
 		}

@@ -55,6 +55,9 @@ func (s *settings) newInstance(name string) (*instance, error) {
 // ready lists why the instance is not ready.
 func (i *instance) ready() []string { return hint.Conditions(i.pipeline.Ready()) }
 
+// warnings lists what does not keep the instance from being ready.
+func (i *instance) warnings() []string { return hint.Conditions(i.pipeline.Warnings()) }
+
 func (i *instance) alive() bool { return i.pipeline.Alive() }
 
 // inProcess is an instance in this process.

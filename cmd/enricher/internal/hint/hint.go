@@ -125,6 +125,10 @@ func forReason(reason string) string {
 		return "lookups resume when the API recovers"
 	case lookup.NothingFound.String():
 		return "check --region and --sdk-app-id: the calls may belong to another region or app"
+	case lookup.ClockWrong.String():
+		return "set the clock of this machine, or start its time synchronisation"
+	case lookup.KeyUnreadable.String():
+		return "put the key into --secret-key-file again: a restart would fail"
 	case lookup.Throttled.String():
 		return "lower --api-rate, or find out which other clients use the app's quota"
 	}
