@@ -76,7 +76,7 @@ func newParser(src *config.Sources, opts ...kong.Option) *kong.Kong {
 	k, err := kong.New(&cli{}, slices.Concat(src.Options(), []kong.Option{
 		kong.Name("enricher"),
 		kong.Description("Enriches call-ended events from Kafka with records of the call-record API, exactly once."),
-		kong.Vars{"reasons": dlqcmd.ReasonNames()},
+		kong.Vars{"reasons": dlqcmd.ReasonNames(), "user": dlqcmd.UserName()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.Help(printHelp),
 	}, opts)...)

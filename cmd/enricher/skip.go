@@ -34,10 +34,10 @@ type skipCmd struct {
 	Group             string `default:"call-enricher" group:"Kafka:" help:"Consumer group, which must be stopped."`
 	AutoOffsetReset   string `default:"earliest" group:"Kafka:" help:"Where the group starts when it has no committed offset: earliest, latest or none."`
 	DeadLetterTopic   string `default:"call-dead-letters" group:"Kafka:" help:"Topic that records what is skipped."`
-	From              int64  `placeholder:"OFFSET" group:"Skip:" help:"First offset to skip (default: the committed offset)."`
-	To                int64  `placeholder:"OFFSET" group:"Skip:" help:"Offset after the last one to skip (required)."`
-	Note              string `placeholder:"TEXT" group:"Skip:" help:"Reason recorded in the dead letters (required)."`
-	DryRun            bool   `group:"Skip:" help:"Print what would be done, and do nothing."`
+	From              int64  `args-only:"" placeholder:"OFFSET" group:"Skip:" help:"First offset to skip (default: the committed offset)."`
+	To                int64  `args-only:"" placeholder:"OFFSET" group:"Skip:" help:"Offset after the last one to skip (required)."`
+	Note              string `args-only:"" placeholder:"TEXT" group:"Skip:" help:"Reason recorded in the dead letters (required)."`
+	DryRun            bool   `args-only:"" group:"Skip:" help:"Print what would be done, and do nothing."`
 	JSON              bool   `name:"json" group:"Output:" help:"Print the result as JSON."`
 
 	topic     string // set by Check

@@ -74,9 +74,27 @@ var (
 	// created it: the broker asked does not know it yet, or it was deleted. Treating
 	// it as empty would replay everything again.
 	errJournalMissing = errors.New("the journal topic no longer exists")
-	// errTooLarge reports that the target topic rejects a record or a batch by size.
-	errTooLarge = errors.New("too large for the topic")
 )
+
+// refusedError reports that a topic does not accept some events, or others of the
+// same batches. Nothing of the transaction is committed.
+type refusedError struct {
+	positions map[Position]bool // of their dead letters
+	err       error             // for the last of them
+}
+
+func (e *refusedError) Error() string { return e.err.Error() }
+
+// isRefusal reports whether an error concerns the record, so that others of its
+// topic may be accepted.
+func isRefusal(err error) bool {
+	return isTooLarge(err) || errors.Is(err, kerr.InvalidRecord) || errors.Is(err, kerr.InvalidTimestamp) ||
+		errors.Is(err, kerr.UnsupportedForMessageFormat) || errors.Is(err, kerr.PolicyViolation)
+}
+
+func isTooLarge(err error) bool {
+	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
+}
 
 // clientError is any error of a transaction other than ErrFenced.
 type clientError struct{ error }

@@ -14,12 +14,17 @@ import (
 )
 
 // Job describes what to do with which dead letters. The filter's States are
-// ignored: a job acts only on open dead letters.
+// ignored: a job replays or discards only open dead letters, and reopens only
+// discarded ones.
 type Job struct {
 	Topics
 	Filter
-	Action State  // Replayed or Discarded
-	Note   string // why they are discarded, for the journal
+	Action State // Replayed, Discarded or Open
+	// By and Host say who runs the job and where, and Note why; By and Note are kept
+	// in the journal.
+	By, Host, Note string
+	// TakeOver ends another run instead of returning a RunningError.
+	TakeOver bool
 	// To is the topic to replay to; "" for the one that each event came from. It
 	// must be neither the dead-letter topic nor the journal.
 	To string
@@ -90,12 +95,13 @@ const (
 	Unreadable        SkipReason = "a range of events that could not be read"
 	NoOriginTopic     SkipReason = "came from the dead-letter topic or its journal" // Job.To can name another topic
 	ForeignRecord     SkipReason = "not written by enricher"
-	TooLarge          SkipReason = "too large for the topic" // rejected by its broker
+	TooLarge          SkipReason = "too large for the topic"
+	Refused           SkipReason = "refused by the topic" // for another reason
 )
 
 // SkipReasons returns all skip reasons.
 func SkipReasons() []SkipReason {
-	return []SkipReason{TooOld, MaxReplaysReached, PayloadOmitted, Unreadable, NoOriginTopic, ForeignRecord, TooLarge}
+	return []SkipReason{TooOld, MaxReplaysReached, PayloadOmitted, Unreadable, NoOriginTopic, ForeignRecord, TooLarge, Refused}
 }
 
 // skipReason returns "" for a record that the job can act on.
@@ -103,7 +109,7 @@ func (j *Job) skipReason(r *Record, now time.Time) SkipReason {
 	switch {
 	case r.DeadLetter == nil:
 		return ForeignRecord
-	case j.Action == Discarded:
+	case j.Action != Replayed:
 		return ""
 	case r.DeadLetter.OmittedBytes > 0:
 		return PayloadOmitted
@@ -161,12 +167,15 @@ func (s *Snapshot) plan(ctx context.Context, j *Job, now time.Time) (*Plan, erro
 	return p, s.checkTargets(ctx, p)
 }
 
-// selected yields the open dead letters that the job's filter selects and accept
+// selected yields the dead letters that the job's filter selects and accept
 // accepts, up to the job's limit, and at most one error, which is the last
 // element.
 func (s *Snapshot) selected(ctx context.Context, j *Job, accept func(*Record) bool) iter.Seq2[*Record, error] {
 	f := j.Filter
 	f.States, f.Limit = []State{Open, Foreign}, 0
+	if j.Action == Open {
+		f.States = []State{Discarded}
+	}
 	return func(yield func(*Record, error) bool) {
 		n := 0
 		for r, err := range s.Records(ctx, f) {

@@ -44,10 +44,11 @@ const (
 // Marker is the value of a record of the journal. The record's key names the dead
 // letter.
 type Marker struct {
-	Action State     `json:"action"` // Replayed or Discarded
+	Action State     `json:"action"` // Replayed, Discarded or Open
 	At     time.Time `json:"at"`
-	To     string    `json:"to,omitempty"`      // topic the event was replayed to
-	Note   string    `json:"because,omitempty"` // why it was discarded
+	To     string    `json:"to,omitempty"` // topic the event was replayed to
+	By     string    `json:"by,omitempty"`
+	Note   string    `json:"because,omitempty"`
 }
 
 // markerKey names a dead letter by its topic's id, so that the markers of a
@@ -88,7 +89,7 @@ func parseMarker(r *kgo.Record) (topic [16]byte, pos Position, m *Marker, err er
 	if err := json.Unmarshal(r.Value, m); err != nil {
 		return topic, pos, nil, err
 	}
-	if m.Action != Replayed && m.Action != Discarded {
+	if m.Action != Replayed && m.Action != Discarded && m.Action != Open {
 		return topic, pos, nil, fmt.Errorf("unknown action %q, perhaps of a newer version", m.Action)
 	}
 	return topic, pos, m, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -69,19 +70,23 @@ func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, erro
 
 func (p *exclusiveProducer) close() { p.cl.Close() }
 
-// commit produces records in one transaction. After an error they may be
-// committed or not, and the producer must not be used again.
-func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record) error {
+// commit produces records in one transaction. events are those of the dead letters
+// in it. After an error they may be committed or not, and the producer must not be
+// used again, except after a refusedError: then nothing is committed.
+func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, events map[*kgo.Record]Position) error {
 	if err := p.cl.BeginTransaction(); err != nil {
 		return p.wrap("begin transaction", err)
 	}
 	var produced kgo.FirstErrPromise
-	var tooLarge atomic.Bool
+	var mu sync.Mutex
+	refused := &refusedError{positions: make(map[Position]bool)}
 	for _, r := range records {
 		promise := produced.Promise()
 		p.cl.Produce(ctx, r, func(r *kgo.Record, err error) {
-			if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) {
-				tooLarge.Store(true)
+			if pos, ok := events[r]; ok && isRefusal(err) {
+				mu.Lock()
+				refused.positions[pos], refused.err = true, fmt.Errorf("topic %q: %w", r.Topic, err)
+				mu.Unlock()
 			}
 			if err != nil {
 				err = fmt.Errorf("topic %q: %w", r.Topic, err)
@@ -90,9 +95,6 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record) e
 		})
 	}
 	err := errors.Join(p.cl.Flush(ctx), produced.Err())
-	if tooLarge.Load() {
-		err = errTooLarge
-	}
 	if err == nil && p.inits.n.Load() != p.initsAtStart {
 		// Rare: when retention deletes the last batch that it produced, kgo
 		// initialises its id again, even a fenced one, and produces again.
@@ -100,8 +102,11 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record) e
 	}
 	if err != nil {
 		err = p.wrap("produce", err)
-		if !errors.Is(err, ErrFenced) { // an abort might initialise the id again
-			p.abort()
+		if errors.Is(err, ErrFenced) { // an abort might initialise the id again
+			return err
+		}
+		if abortErr := p.abort(); abortErr == nil && len(refused.positions) > 0 {
+			return refused
 		}
 		return err
 	}
@@ -111,10 +116,11 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record) e
 	return nil
 }
 
-func (p *exclusiveProducer) abort() {
+// abort aborts the transaction. If it fails, the transaction times out.
+func (p *exclusiveProducer) abort() error {
 	ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
 	defer cancel()
-	_ = p.cl.EndTransaction(ctx, kgo.TryAbort) // if it fails, the transaction times out
+	return p.cl.EndTransaction(ctx, kgo.TryAbort)
 }
 
 func (p *exclusiveProducer) wrap(operation string, err error) error {

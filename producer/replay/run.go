@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 
@@ -29,11 +31,17 @@ const (
 
 // Observer is notified of a run's progress, by the goroutine that called Run.
 type Observer interface {
-	// Planned is called once, before any dead letter is replayed or discarded.
+	// Planned is called once, before any dead letter is completed.
 	Planned(*Plan)
 	// Committed is called after each transaction with the number of dead letters
 	// completed so far.
 	Committed(deadLetters int)
+	// Refused is called for a dead letter that stays open, because the topic to which
+	// it was to be replayed does not accept its event.
+	Refused(Position, error)
+	// Waiting is called when another run has not ended, for the time that it may take
+	// to be heard of.
+	Waiting(Running)
 	// Retrying is called when err ended an attempt, and the run is about to fence
 	// and to read the journal again.
 	Retrying(err error)
@@ -42,7 +50,7 @@ type Observer interface {
 // Result is what a run did.
 type Result struct {
 	Plan      *Plan // nil if the run ended before it had one
-	Completed int   // dead letters replayed or discarded
+	Completed int   // dead letters replayed, discarded or reopened
 	// Expired is the number of planned dead letters that retention deleted before
 	// the run reached them; 0 if the run did not reach its end.
 	Expired int
@@ -51,12 +59,14 @@ type Result struct {
 // runner is a job in progress.
 type runner struct {
 	Job
-	observer Observer
-	started  time.Time
-	result   Result
+	observer  Observer
+	id        string // of the run
+	started   time.Time
+	announced *announcement
+	result    Result
 
 	batchSize int               // dead letters in a transaction
-	tooLarge  map[Position]bool // rejected by the target topic
+	refused   map[Position]bool // by the target topic
 
 	// Set by the first attempt, so that later ones keep to the same dead letters.
 	bounded        bool
@@ -68,10 +78,11 @@ type runner struct {
 // Run runs a job on the dead letters that exist when it starts. It returns when
 // all are completed, after an error that another attempt cannot overcome, and
 // after the current transaction when ctx is cancelled. Whatever it returns, dead
-// letters that it did not complete are still open, and a further run continues
-// with them.
+// letters that it did not complete are as before, and a further run continues
+// with them. While another run is running it returns a RunningError.
 func Run(ctx context.Context, j Job, o Observer) (Result, error) {
-	r := &runner{Job: j, observer: o, started: time.Now(), batchSize: maxBatchRecords, tooLarge: make(map[Position]bool)}
+	r := &runner{Job: j, observer: o, id: newRunID(), started: time.Now(), batchSize: maxBatchRecords, refused: make(map[Position]bool)}
+	defer func() { r.announced.end() }()
 	if j.Action == Replayed && j.Rate > 0 {
 		r.batchSize = min(max(int(j.Rate/2), 1), maxBatchRecords) // two transactions per second
 	}
@@ -82,10 +93,6 @@ func Run(ctx context.Context, j Job, o Observer) (Result, error) {
 	for failures := 0; ; failures++ {
 		before := r.result.Completed
 		err := r.attempt(ctx)
-		if errors.Is(err, errTooLarge) && ctx.Err() == nil {
-			failures = -1
-			continue
-		}
 		if r.result.Completed > before {
 			failures, pause = 0, minBackoff
 		}
@@ -102,21 +109,36 @@ func Run(ctx context.Context, j Job, o Observer) (Result, error) {
 	}
 }
 
-// attempt fences the previous run or attempt, reads the journal, and processes
-// the open dead letters until all are completed or an error occurs.
+// attempt looks for other runs, fences the previous run or attempt, reads the
+// journal, and processes the dead letters until all are completed or an error
+// occurs.
 func (r *runner) attempt(ctx context.Context) error {
-	p, err := fencePrevious(ctx, r.Topics)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	s, err := OpenSnapshot(ctx, r.Topics) // after fencing: no other run can add to the journal now
+	s, err := openSnapshot(ctx, r.Topics)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	if s.journal == nil {
 		return errJournalMissing
+	}
+	if !r.TakeOver {
+		if err := s.awaitOthers(ctx, r.id, r.observer.Waiting); err != nil {
+			return err
+		}
+	}
+	dead := maps.Clone(s.running)
+	delete(dead, r.id)
+	p, err := fencePrevious(ctx, r.Topics)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	// No other run can complete anything now.
+	if err := s.readJournal(ctx, kadm.NewClient(s.cl).ListEndOffsets); err != nil {
+		return err
+	}
+	if err := r.announce(ctx, s.deadLetters.id, dead); err != nil {
+		return err
 	}
 	if err := r.limitToStart(s); err != nil {
 		return err
@@ -132,7 +154,7 @@ func (r *runner) attempt(ctx context.Context) error {
 	if err := r.processOpen(ctx, s, p); err != nil {
 		return err
 	}
-	r.result.Expired = max(0, r.result.Plan.DeadLetters-r.result.Completed-len(r.tooLarge))
+	r.result.Expired = max(0, r.result.Plan.DeadLetters-r.result.Completed-len(r.refused))
 	return nil
 }
 
@@ -155,11 +177,15 @@ func (r *runner) limitToStart(s *Snapshot) error {
 	}
 	// Counted from the journal, which also has the result of a last transaction
 	// whose result the previous attempt did not learn.
-	r.result.Completed = max(0, s.markers.count-r.markersAtStart)
+	completed := s.markers.count - r.markersAtStart
+	if r.Action == Open {
+		completed = -completed
+	}
+	r.result.Completed = max(0, completed)
 	return nil
 }
 
-// processOpen replays or discards the open dead letters, batch by batch.
+// processOpen processes the dead letters that the job selects, batch by batch.
 func (r *runner) processOpen(ctx context.Context, s *Snapshot, p *exclusiveProducer) error {
 	j := r.Job
 	if j.Limit > 0 {
@@ -170,6 +196,7 @@ func (r *runner) processOpen(ctx context.Context, s *Snapshot, p *exclusiveProdu
 	limiter := rate.NewLimiter(rate.Inf, 0)
 	if j.Action == Replayed && j.Rate > 0 {
 		limiter = rate.NewLimiter(rate.Limit(j.Rate), r.batchSize)
+		limiter.AllowN(time.Now(), r.batchSize) // the first batch waits like any other
 	}
 	var batch []*Record
 	size := 0
@@ -180,13 +207,13 @@ func (r *runner) processOpen(ctx context.Context, s *Snapshot, p *exclusiveProdu
 		if err := limiter.WaitN(ctx, len(batch)); err != nil {
 			return err
 		}
-		if err := r.commit(ctx, s, p, batch); err != nil {
+		if err := r.commitAll(ctx, s, p, batch); err != nil {
 			return err
 		}
 		batch, size = batch[:0], 0
 		return nil
 	}
-	accept := func(rec *Record) bool { return !r.tooLarge[rec.Position] && j.skipReason(rec, r.started) == "" }
+	accept := func(rec *Record) bool { return !r.refused[rec.Position] && j.skipReason(rec, r.started) == "" }
 	for rec, err := range s.selected(ctx, &j, accept) {
 		if err != nil {
 			return err
@@ -201,18 +228,67 @@ func (r *runner) processOpen(ctx context.Context, s *Snapshot, p *exclusiveProdu
 	return flush()
 }
 
-// commit replays or discards a batch, with a marker for each dead letter, in one
-// transaction.
+// commitAll commits a batch, in several transactions if a topic refuses some of its
+// events. A topic refuses whole batches, so those are halved until the culprit
+// stands alone; it stays open.
+func (r *runner) commitAll(ctx context.Context, s *Snapshot, p *exclusiveProducer, batch []*Record) error {
+	for parts := [][]*Record{batch}; len(parts) > 0; {
+		part := parts[0]
+		parts = parts[1:]
+		var refused *refusedError
+		if err := r.commit(ctx, s, p, part); !errors.As(err, &refused) {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if len(part) == 1 {
+			r.refuse(part[0], refused.err)
+			continue
+		}
+		var accepted, suspects []*Record
+		for _, rec := range part {
+			if refused.positions[rec.Position] {
+				suspects = append(suspects, rec)
+			} else {
+				accepted = append(accepted, rec)
+			}
+		}
+		half := (len(suspects) + 1) / 2
+		for _, some := range [][]*Record{accepted, suspects[:half], suspects[half:]} {
+			if len(some) > 0 {
+				parts = append(parts, some)
+			}
+		}
+	}
+	return nil
+}
+
+// refuse leaves a dead letter open.
+func (r *runner) refuse(rec *Record, err error) {
+	reason := Refused
+	if isTooLarge(err) {
+		reason = TooLarge
+	}
+	r.refused[rec.Position] = true
+	r.result.Plan.Skipped[reason]++
+	r.observer.Refused(rec.Position, err)
+}
+
+// commit processes dead letters, with a marker for each, in one transaction.
 func (r *runner) commit(ctx context.Context, s *Snapshot, p *exclusiveProducer, batch []*Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	marker := Marker{Action: r.Action, At: time.Now().UTC().Truncate(time.Millisecond), Note: r.Note}
+	marker := Marker{Action: r.Action, At: time.Now().UTC().Truncate(time.Millisecond), By: r.By, Note: r.Note}
 	records := make([]*kgo.Record, 0, 2*len(batch))
+	events := make(map[*kgo.Record]Position, len(batch))
 	for _, rec := range batch {
 		if r.Action == Replayed {
 			marker.To = r.target(rec)
-			records = append(records, rec.Event(marker.To))
+			event := rec.Event(marker.To)
+			events[event] = rec.Position
+			records = append(records, event)
 		}
 		m, err := marker.record(r.JournalTopic, s.deadLetters.id, rec.Position)
 		if err != nil {
@@ -222,15 +298,7 @@ func (r *runner) commit(ctx context.Context, s *Snapshot, p *exclusiveProducer, 
 	}
 	ctx, cancel := withGrace(ctx, interruptGrace)
 	defer cancel()
-	err := p.commit(ctx, records)
-	if errors.Is(err, errTooLarge) {
-		if len(batch) == 1 {
-			r.tooLarge[batch[0].Position] = true
-			r.result.Plan.Skipped[TooLarge]++
-		}
-		r.batchSize = 1 // perhaps only the batch was too large, not a single event
-	}
-	if err != nil {
+	if err := p.commit(ctx, records, events); err != nil {
 		return err
 	}
 	for _, rec := range batch {

@@ -51,7 +51,14 @@ func TestReplayRate(t *testing.T) {
 		j := e.job()
 		j.Rate = 20
 		start := time.Now()
-		e.run(j)
+		_, err := replay.Run(context.Background(), j, &watch{t: t, committed: func(n int) {
+			if allowed := 20 * time.Since(start).Seconds(); float64(n) > allowed {
+				t.Errorf("%d dead letters after %v, want at most %.0f", n, time.Since(start), allowed)
+			}
+		}})
+		if err != nil {
+			t.Error(err)
+		}
 		if d := time.Since(start); d < 10*time.Second || d > 11*time.Second {
 			t.Errorf("210 dead letters at 20 per second took %v", d)
 		}

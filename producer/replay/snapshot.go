@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -28,16 +29,34 @@ type Snapshot struct {
 	deadLetters *topic
 	ranges      map[int32]offsetRange // of deadLetters
 	journal     *topic                // nil if it does not exist
+	journalRead map[int32]int64       // by partition: offsets below this have been read
 	markers     markerSet
+	running     map[string]Running // runs that have not said that they ended
+	ended       map[string]bool    // runs that have
 }
 
-// OpenSnapshot finds the topics and reads the journal.
+// OpenSnapshot finds the topics and reads the journal up to its high watermark: it
+// waits for transactions that are still open there.
 func OpenSnapshot(ctx context.Context, topics Topics) (*Snapshot, error) {
+	s, err := openSnapshot(ctx, topics)
+	if err != nil || s.journal == nil {
+		return s, err
+	}
+	if err := s.readJournal(ctx, kadm.NewClient(s.cl).ListEndOffsets); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// openSnapshot finds the topics and reads the journal without waiting for open
+// transactions.
+func openSnapshot(ctx context.Context, topics Topics) (*Snapshot, error) {
 	cl, err := kgo.NewClient(topics.Kafka...)
 	if err != nil {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
-	s := &Snapshot{cl: cl}
+	s := &Snapshot{cl: cl, journalRead: make(map[int32]int64), running: make(map[string]Running), ended: make(map[string]bool)}
 	if err := s.load(ctx, topics); err != nil {
 		cl.Close()
 		return nil, err
@@ -64,37 +83,66 @@ func (s *Snapshot) load(ctx context.Context, topics Topics) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.readJournal(ctx, func(pos Position, m *Marker) {
+	return s.readJournal(ctx, kadm.NewClient(s.cl).ListCommittedOffsets)
+}
+
+// readJournal reads what was added to the journal since the last call, up to the
+// offsets that listEnds returns.
+func (s *Snapshot) readJournal(ctx context.Context, listEnds listOffsets) error {
+	return s.scanJournal(ctx, s.journalRead, listEnds, func(pos Position, m *Marker) {
 		if m == nil {
 			s.markers.set(pos, Open)
 		} else {
 			s.markers.set(pos, m.Action)
 		}
+	}, func(run string, value []byte) error {
+		if value == nil {
+			delete(s.running, run)
+			s.ended[run] = true
+			return nil
+		}
+		var r Running
+		err := json.Unmarshal(value, &r)
+		s.running[run] = r
+		return err
 	})
 }
 
-// readJournal calls fn for every marker of this dead-letter topic, up to the high
-// watermark of the journal: it waits for transactions that are still open there.
-func (s *Snapshot) readJournal(ctx context.Context, fn func(Position, *Marker)) error {
-	ranges, err := s.journal.ranges(ctx, kadm.NewClient(s.cl).ListEndOffsets)
+// scanJournal calls marker and run for the entries of this dead-letter topic, from
+// the offsets in read on, which it advances.
+func (s *Snapshot) scanJournal(ctx context.Context, read map[int32]int64, listEnds listOffsets, marker func(Position, *Marker), run func(id string, value []byte) error) error {
+	ranges, err := s.journal.ranges(ctx, listEnds)
 	if err != nil {
 		return err
 	}
 	for _, p := range s.journal.partitions() {
-		for raw, err := range s.journal.read(ctx, p, ranges[p]) {
+		offsets := ranges[p]
+		offsets.from = max(offsets.from, read[p])
+		for raw, err := range s.journal.read(ctx, p, offsets) {
 			if err != nil {
 				return err
 			}
-			id, pos, m, err := parseMarker(raw)
-			if err != nil {
+			if err := s.journalEntry(raw, marker, run); err != nil {
 				return fmt.Errorf("topic %q: record %d:%d is not a journal entry: %w", s.journal.name, p, raw.Offset, err)
 			}
-			if id == s.deadLetters.id {
-				fn(pos, m)
-			}
 		}
+		read[p] = max(offsets.from, offsets.to)
 	}
 	return nil
+}
+
+func (s *Snapshot) journalEntry(raw *kgo.Record, marker func(Position, *Marker), run func(id string, value []byte) error) error {
+	if topic, id, ok := parseRunKey(raw.Key); ok {
+		if topic != s.deadLetters.id {
+			return nil
+		}
+		return run(id, raw.Value)
+	}
+	topic, pos, m, err := parseMarker(raw)
+	if err == nil && topic == s.deadLetters.id {
+		marker(pos, m)
+	}
+	return err
 }
 
 // Records yields the records that the filter selects, partition by partition in
@@ -122,6 +170,23 @@ func (s *Snapshot) Records(ctx context.Context, f Filter) iter.Seq2[*Record, err
 			}
 		}
 	}
+}
+
+// Find returns the record at a position, or an error that says why there is none.
+func (s *Snapshot) Find(ctx context.Context, pos Position) (*Record, error) {
+	offsets, ok := s.ranges[pos.Partition]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("there is no partition %d: the topic has %d", pos.Partition, len(s.ranges))
+	case pos.Offset >= offsets.to:
+		return nil, fmt.Errorf("not written yet: the partition ends before offset %d", offsets.to)
+	case pos.Offset < offsets.from:
+		return nil, fmt.Errorf("deleted by retention: the partition begins at offset %d", offsets.from)
+	}
+	for r, err := range s.Records(ctx, Filter{Positions: []Position{pos}}) {
+		return r, err
+	}
+	return nil, errors.New("no record: a transaction marker, an aborted record, or deleted by now")
 }
 
 // Newest returns the most recently written records that the filter selects, in
@@ -165,10 +230,10 @@ func (s *Snapshot) History(ctx context.Context, positions []Position) (map[Posit
 	for _, pos := range positions {
 		history[pos] = nil
 	}
-	err := s.readJournal(ctx, func(pos Position, m *Marker) {
+	err := s.scanJournal(ctx, make(map[int32]int64), kadm.NewClient(s.cl).ListEndOffsets, func(pos Position, m *Marker) {
 		if _, wanted := history[pos]; wanted && m != nil {
 			history[pos] = append(history[pos], *m)
 		}
-	})
+	}, func(string, []byte) error { return nil })
 	return history, err
 }

@@ -41,6 +41,7 @@ type Sources struct {
 	lines     map[string]int    // by flag: its line in the file
 	from      map[string]string // by flag: the variable or line that its value comes from
 	flags     []string          // the names of all flags
+	argsOnly  []string          // the names of those that only the command line sets
 	problems  []problem
 }
 
@@ -79,7 +80,8 @@ func (src *Sources) Options() []kong.Option {
 		kong.Vars{"hostname": host, "regions": strings.Join(fetch.Regions(), ", ")},
 		kong.Resolvers(src),
 		kong.PostBuild(func(k *kong.Kong) error {
-			src.flags = flagNames(k.Model.Node)
+			src.flags = flagNames(k.Model.Node, func(*kong.Flag) bool { return true })
+			src.argsOnly = flagNames(k.Model.Node, argsOnly)
 			return nil
 		}),
 		kong.WithBeforeResolve(src.load),
@@ -88,6 +90,11 @@ func (src *Sources) Options() []kong.Option {
 	return append(opts, mappers(src)...)
 }
 
+// argsOnly reports whether only the command line sets a flag: one that says what a
+// single command is to do, such as which dead letters to discard. A stray variable
+// must not change that.
+func argsOnly(flag *kong.Flag) bool { return flag.Name == "help" || flag.Tag.Has("args-only") }
+
 // variable returns the environment variable of a flag.
 func variable(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -95,7 +102,7 @@ func variable(flag string) string {
 
 // withVariable appends the environment variable to the help of a flag.
 func withVariable(v *kong.Value) string {
-	if v.Flag == nil || v.Name == "help" {
+	if v.Flag == nil || argsOnly(v.Flag) {
 		return v.Help
 	}
 	return v.Help + " [$" + variable(v.Name) + "]"
@@ -107,7 +114,7 @@ func (src *Sources) Validate(*kong.Application) error { return nil }
 // Resolve implements kong.Resolver: kong calls it for each flag of the command
 // that is not on the command line.
 func (src *Sources) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	if flag.Name == "help" {
+	if argsOnly(flag) {
 		return nil, nil
 	}
 	if value, ok := os.LookupEnv(variable(flag.Name)); ok {
@@ -172,6 +179,10 @@ func (src *Sources) parse(r io.Reader) {
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
 		where := fmt.Sprintf("%s line %d", src.path, key.Line)
+		if slices.Contains(src.argsOnly, key.Value) {
+			src.Problem("config", "%s: %q can be given on the command line only", where, key.Value)
+			continue
+		}
 		if !src.inFile(key.Value) {
 			hint := ""
 			if name := nearest(key.Value, slices.DeleteFunc(slices.Clone(src.flags), func(f string) bool { return !src.inFile(f) })); name != "" {
@@ -219,14 +230,14 @@ func scalars(n *yaml.Node) (string, error) {
 
 // inFile reports whether the file may set a flag.
 func (src *Sources) inFile(flag string) bool {
-	return flag != "config" && flag != "help" && slices.Contains(src.flags, flag)
+	return flag != "config" && slices.Contains(src.flags, flag) && !slices.Contains(src.argsOnly, flag)
 }
 
-// flagNames lists the flags of all commands.
-func flagNames(app *kong.Node) []string {
+// flagNames lists the flags of all commands that match.
+func flagNames(app *kong.Node, match func(*kong.Flag) bool) []string {
 	var names []string
 	_ = kong.Visit(app, func(v kong.Visitable, next kong.Next) error {
-		if f, ok := v.(*kong.Flag); ok {
+		if f, ok := v.(*kong.Flag); ok && match(f) {
 			names = append(names, f.Name)
 		}
 		return next(nil)

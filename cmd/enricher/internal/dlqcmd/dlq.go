@@ -18,6 +18,7 @@ import (
 
 	"enricher/cmd/enricher/internal/config"
 	"enricher/cmd/enricher/internal/hint"
+	"enricher/cmd/enricher/internal/terminal"
 	"enricher/producer/replay"
 	"enricher/schemas"
 )
@@ -29,6 +30,7 @@ type Command struct {
 	Show    showCmd    `cmd:"" help:"Show dead letters in full: headers, event, history."`
 	Replay  replayCmd  `cmd:"" help:"Send open dead letters back to the topic they came from, each once."`
 	Discard discardCmd `cmd:"" help:"Mark open dead letters as done without replaying them."`
+	Reopen  reopenCmd  `cmd:"" help:"Make discarded dead letters open again."`
 }
 
 // Example returns a command line for the help.
@@ -79,12 +81,12 @@ func (f *topicFlags) explain(err error) error {
 // filterFlags select dead letters.
 type filterFlags struct {
 	Positions []string    `arg:"" optional:"" name:"position" help:"Dead letters by partition and offset, for example 0:17 (default: all)."`
-	Reason    config.List `help:"Only these reasons: ${reasons}."`
-	Code      config.List `help:"Only these error codes of the API, or HTTP statuses."`
-	Since     config.Time `placeholder:"TIME" help:"Only dead letters written since then: a time (2026-01-31T15:04:05Z), a day (2026-01-31), or an age (90m, 3d)."`
-	Until     config.Time `placeholder:"TIME" help:"Only dead letters written before then."`
-	CallID    config.List `name:"call-id" help:"Only these CallIds."`
-	Partition config.List `help:"Only these partitions of the dead-letter topic."`
+	Reason    config.List `args-only:"" help:"Only these reasons: ${reasons}."`
+	Code      config.List `args-only:"" help:"Only these error codes of the API, or HTTP statuses."`
+	Since     config.Time `args-only:"" placeholder:"TIME" help:"Only dead letters written since then: a time (2026-01-31T15:04:05Z), a day (2026-01-31), or an age (90m, 3d)."`
+	Until     config.Time `args-only:"" placeholder:"TIME" help:"Only dead letters written before then."`
+	CallID    config.List `args-only:"" name:"call-id" help:"Only these CallIds."`
+	Partition config.List `args-only:"" help:"Only these partitions of the dead-letter topic."`
 
 	filter replay.Filter // set by Check
 }
@@ -127,6 +129,11 @@ func (f *filterFlags) Check(src *config.Sources, limit int) {
 	}
 }
 
+// given reports whether any dead letters are selected, other than by --limit.
+func (f *filterFlags) given() bool {
+	return len(f.Positions)+len(f.Reason)+len(f.Code)+len(f.CallID)+len(f.Partition) > 0 || !f.Since.IsZero() || !f.Until.IsZero()
+}
+
 // ReasonNames lists the reasons of dead letters for the help.
 func ReasonNames() string {
 	var names []string
@@ -138,7 +145,7 @@ func ReasonNames() string {
 
 // stateFlag selects dead letters by what has been done with them.
 type stateFlag struct {
-	State string `default:"open" help:"open, replayed, discarded, or all (all includes records not written by enricher)."`
+	State string `args-only:"" default:"open" help:"open, replayed, discarded, or all (all includes records not written by enricher)."`
 }
 
 // Check sets the states of a filter and records an unknown state.
@@ -155,6 +162,27 @@ func (f *stateFlag) Check(src *config.Sources, filter *replay.Filter) {
 // printRow prints columns without the blanks at the end.
 func printRow(w io.Writer, format string, columns ...any) {
 	_, _ = fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf(format, columns...), " "))
+}
+
+// table prints rows, on a terminal cut to its width.
+type table struct {
+	w     io.Writer
+	width int // 0: no limit
+}
+
+func newTable(w io.Writer) table {
+	if out := terminal.NewWriter(w); out.IsTerminal() {
+		return table{w, out.Width()}
+	}
+	return table{w, 0}
+}
+
+func (t table) row(format string, columns ...any) {
+	text := strings.TrimRight(fmt.Sprintf(format, columns...), " ")
+	if t.width > 0 {
+		text = terminal.Cut(text, t.width)
+	}
+	_, _ = fmt.Fprintln(t.w, text)
 }
 
 // formatTime formats a time for people, in UTC.

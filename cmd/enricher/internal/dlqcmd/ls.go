@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -19,7 +18,7 @@ type lsCmd struct {
 	topicFlags
 	filterFlags `group:"Selection:"`
 	stateFlag   `group:"Selection:"`
-	Limit       int  `default:"50" group:"Selection:" help:"Show only the newest N (0 = all, in topic order)."`
+	Limit       int  `args-only:"" default:"50" group:"Selection:" help:"Show only the newest N (0 = all, in topic order)."`
 	JSON        bool `name:"json" group:"Output:" help:"Print one JSON object per line."`
 }
 
@@ -78,7 +77,7 @@ func (c *lsCmd) Run(ctx context.Context, k *kong.Kong) error {
 		return err
 	}
 	defer v.Close()
-	p := linePrinter{w: k.Stdout, json: json.NewEncoder(k.Stdout)}
+	p := linePrinter{table: newTable(k.Stdout), json: json.NewEncoder(k.Stdout)}
 	if !c.JSON {
 		p.json = nil
 	}
@@ -110,7 +109,7 @@ func (c *lsCmd) Run(ctx context.Context, k *kong.Kong) error {
 
 // linePrinter prints dead letters as a table, or as JSON.
 type linePrinter struct {
-	w     io.Writer
+	table
 	json  *json.Encoder
 	begun bool
 }
@@ -122,13 +121,13 @@ func (p *linePrinter) print(l entryLine) error {
 	const columns = "%-10s  %-20s  %-9s  %-13s  %6s  %7s  %-36s  %s"
 	if !p.begun {
 		p.begun = true
-		printRow(p.w, columns, "POSITION", "WRITTEN", "STATE", "REASON", "CODE", "REPLAYS", "CALL ID", "MESSAGE")
+		p.row(columns, "POSITION", "WRITTEN", "STATE", "REASON", "CODE", "REPLAYS", "CALL ID", "MESSAGE")
 	}
 	if l.Event == nil {
-		printRow(p.w, columns, l.Position, formatTime(l.Written), l.State, "", "", "", "", "not written by enricher")
+		p.row(columns, l.Position, formatTime(l.Written), l.State, "", "", "", "", "not written by enricher")
 		return nil
 	}
-	printRow(p.w, columns, l.Position, formatTime(l.Written), l.State, l.Reason, code(l.Code), fmt.Sprint(l.Replays), terminal.Printable(l.CallID, 36), terminal.Printable(l.Message, 80))
+	p.row(columns, l.Position, formatTime(l.Written), l.State, l.Reason, code(l.Code), fmt.Sprint(l.Replays), terminal.Printable(l.CallID, 36), terminal.Printable(l.Message, 80))
 	return nil
 }
 

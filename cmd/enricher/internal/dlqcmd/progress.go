@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"enricher/cmd/enricher/internal/terminal"
 	"enricher/producer/replay"
@@ -19,8 +20,9 @@ type progress struct {
 	started time.Time // when the plan was known
 	shown   time.Time
 
-	total int
-	done  int
+	total   int
+	done    int
+	refused int
 }
 
 // The intervals between two updates.
@@ -55,6 +57,24 @@ func (p *progress) Committed(done int) {
 	}
 }
 
+// maxNamed is the number of refused dead letters that are named one by one.
+const maxNamed = 20
+
+// Refused implements replay.Observer.
+func (p *progress) Refused(pos replay.Position, err error) {
+	switch p.refused++; {
+	case p.refused <= maxNamed:
+		p.out.Print("left open: %v, refused: %v", pos, err)
+	case p.refused == maxNamed+1:
+		p.out.Print("further dead letters that are refused are only counted")
+	}
+}
+
+// Waiting implements replay.Observer.
+func (p *progress) Waiting(other replay.Running) {
+	p.out.Print("found %s, which did not say that it ended; waiting to see whether it is running", terminal.Printable(other.String(), 0))
+}
+
 // Retrying implements replay.Observer.
 func (p *progress) Retrying(err error) {
 	p.out.Print("starting over from the journal: %v", err)
@@ -63,7 +83,10 @@ func (p *progress) Retrying(err error) {
 func (p *progress) show() {
 	text := progressText(p.done, p.total, p.elapsed())
 	if p.out.IsTerminal() {
-		text = bar(p.done, p.total) + " " + text
+		// The figures come first when there is no room for both.
+		if withBar := bar(p.done, p.total) + " " + text; utf8.RuneCountInString(withBar) < p.out.Width() {
+			text = withBar
+		}
 	}
 	p.out.Status("%s", text)
 }

@@ -2,9 +2,11 @@ package dlqcmd
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"enricher/cmd/enricher/internal/terminal"
 	"enricher/producer/replay"
@@ -57,6 +59,44 @@ func TestProgressIsABarOnATerminal(t *testing.T) {
 	want := "\r\x1b[K[" + strings.Repeat("█", 15) + strings.Repeat("·", 15) + "] 500 of 1000 dead letters · 50.0/s · 10s left"
 	if got := out.String(); got != want {
 		t.Errorf("bar %q", got)
+	}
+}
+
+// TestProgressFitsTheTerminal: a line that is as wide as the terminal would wrap, and
+// every redraw would leave one behind.
+func TestProgressFitsTheTerminal(t *testing.T) {
+	for width := 10; width < 120; width++ {
+		p, out := startProgress()
+		out.Reset()
+		p.out = terminal.NewTerminal(out, func() int { return width })
+		p.Committed(500)
+		text := strings.TrimPrefix(out.String(), "\r\x1b[K")
+		if n := utf8.RuneCountInString(text); n >= width {
+			t.Errorf("%d columns on a terminal of %d: %q", n, width, text)
+		}
+		if !strings.Contains(text, "500 of 10"[:min(9, width-2)]) {
+			t.Errorf("no figures on a terminal of %d: %q", width, text)
+		}
+	}
+}
+
+// TestRefusedDeadLettersAreNamed names the first ones and counts the others.
+func TestRefusedDeadLettersAreNamed(t *testing.T) {
+	p, out := startProgress()
+	out.Reset()
+	for n := range 50 {
+		p.Refused(replay.Position{Partition: 2, Offset: int64(n)}, errors.New("topic \"calls\": INVALID_RECORD"))
+	}
+	if got := out.String(); !strings.HasPrefix(got, "left open: 2:0, refused: topic \"calls\": INVALID_RECORD\n") || strings.Count(got, "\n") != maxNamed+1 {
+		t.Errorf("printed\n%s", got)
+	}
+}
+
+func TestTableFitsTheTerminal(t *testing.T) {
+	var out bytes.Buffer
+	table{&out, 20}.row("%-10s %s", "0:17", "a message that is too long for it")
+	if got := out.String(); utf8.RuneCountInString(strings.TrimSuffix(got, "\n")) != 20 {
+		t.Errorf("printed %q", got)
 	}
 }
 

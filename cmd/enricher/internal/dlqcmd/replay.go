@@ -7,6 +7,8 @@ import (
 	"io"
 	"maps"
 	"math"
+	"os"
+	"os/user"
 	"slices"
 	"time"
 
@@ -18,16 +20,48 @@ import (
 	"enricher/producer/replay"
 )
 
+// jobFlags are common to the commands that change the state of dead letters.
+type jobFlags struct {
+	By       string `args-only:"" default:"${user}" help:"Who does it, for the journal."`
+	Note     string `args-only:"" placeholder:"TEXT" help:"Why, for the journal."`
+	TakeOver bool   `args-only:"" help:"End another replay, discard or reopen that is running, instead of leaving it alone."`
+	DryRun   bool   `args-only:"" help:"Print what would be done, and do nothing."`
+}
+
+// allFlag guards commands that must not act on everything by mistake.
+type allFlag struct {
+	All bool `args-only:"" help:"All of them; required if no other flag selects some."`
+}
+
+// Check records a problem unless dead letters are selected, or all of them.
+func (f *allFlag) Check(src *config.Sources, filter *filterFlags) {
+	switch given := filter.given(); {
+	case !given && !f.All:
+		src.Problem("all", "must be given to act on all of them; or select some, for example with --reason")
+	case given && f.All:
+		src.Problem("all", "conflicts with the flags that select some of them")
+	}
+}
+
+// UserName returns the name of the OS user, the default of --by. It is "" in a
+// container whose user has no name.
+func UserName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}
+
 type replayCmd struct {
 	topicFlags
 	filterFlags    `group:"Selection:"`
-	Limit          int     `default:"0" group:"Selection:" help:"Maximum number (0 = all)."`
-	MaxReplays     int     `default:"3" group:"Selection:" help:"Skip events that have already been replayed this many times."`
-	IncludeExpired bool    `group:"Selection:" help:"Also replay events older than the API's retention."`
-	To             string  `placeholder:"TOPIC" group:"Replay:" help:"Replay to this topic instead of the one each event came from."`
-	Rate           float64 `placeholder:"N" group:"Replay:" help:"Dead letters per second (default: a tenth of --api-rate)."`
+	Limit          int     `args-only:"" default:"0" group:"Selection:" help:"Maximum number (0 = all)."`
+	MaxReplays     int     `args-only:"" default:"3" group:"Selection:" help:"Skip events that have already been replayed this many times."`
+	IncludeExpired bool    `args-only:"" group:"Selection:" help:"Also replay events older than the API's retention."`
+	To             string  `args-only:"" placeholder:"TOPIC" group:"Replay:" help:"Replay to this topic instead of the one each event came from."`
+	Rate           float64 `args-only:"" placeholder:"N" group:"Replay:" help:"Dead letters per second (default: a tenth of --api-rate)."`
 	APIRate        float64 `name:"api-rate" default:"200" group:"Replay:" help:"The --api-rate of enricher run: maximum API requests per second (0 = unlimited)."`
-	DryRun         bool    `group:"Replay:" help:"Print what would be done, and do nothing."`
+	jobFlags       `group:"Replay:"`
 }
 
 // Example returns a command line for the help.
@@ -69,15 +103,15 @@ func (c *replayCmd) Run(ctx context.Context, k *kong.Kong) error {
 	if c.IncludeExpired {
 		j.Retention = 0
 	}
-	return c.run(ctx, k, j, c.DryRun)
+	return c.run(ctx, k, j, &c.jobFlags)
 }
 
 type discardCmd struct {
 	topicFlags
 	filterFlags `group:"Selection:"`
-	Limit       int    `default:"0" group:"Selection:" help:"Maximum number (0 = all)."`
-	Note        string `placeholder:"TEXT" group:"Discard:" help:"Reason recorded in the journal (required)."`
-	DryRun      bool   `group:"Discard:" help:"Print what would be done, and do nothing."`
+	allFlag     `group:"Selection:"`
+	Limit       int `args-only:"" default:"0" group:"Selection:" help:"Maximum number (0 = all)."`
+	jobFlags    `group:"Discard:"`
 }
 
 // Example returns a command line for the help.
@@ -89,17 +123,43 @@ func (*discardCmd) Example() string {
 func (c *discardCmd) Check(src *config.Sources) {
 	c.topicFlags.Check(src)
 	c.filterFlags.Check(src, c.Limit)
+	c.allFlag.Check(src, &c.filterFlags)
 	src.Required("note", c.Note)
 }
 
 // Run marks the dead letters that the flags select as done.
 func (c *discardCmd) Run(ctx context.Context, k *kong.Kong) error {
-	return c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Discarded, Note: c.Note}, c.DryRun)
+	return c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Discarded}, &c.jobFlags)
+}
+
+type reopenCmd struct {
+	topicFlags
+	filterFlags `group:"Selection:"`
+	allFlag     `group:"Selection:"`
+	Limit       int `args-only:"" default:"0" group:"Selection:" help:"Maximum number (0 = all)."`
+	jobFlags    `group:"Reopen:"`
+}
+
+// Example returns a command line for the help.
+func (*reopenCmd) Example() string { return "enricher dlq reopen --reason malformed --since 1d" }
+
+// Check implements config.Checker.
+func (c *reopenCmd) Check(src *config.Sources) {
+	c.topicFlags.Check(src)
+	c.filterFlags.Check(src, c.Limit)
+	c.allFlag.Check(src, &c.filterFlags)
+}
+
+// Run makes the discarded dead letters that the flags select open again.
+func (c *reopenCmd) Run(ctx context.Context, k *kong.Kong) error {
+	return c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Open}, &c.jobFlags)
 }
 
 // run runs a job or, on a dry run, prints its plan.
-func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, dry bool) error {
-	if dry {
+func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, flags *jobFlags) error {
+	j.By, j.Note, j.TakeOver = flags.By, flags.Note, flags.TakeOver
+	j.Host, _ = os.Hostname() // "" if it is not known
+	if flags.DryRun {
 		v, err := f.open(ctx)
 		if err != nil {
 			return err
@@ -118,17 +178,22 @@ func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, dry bo
 	total := 0
 	if result.Plan != nil {
 		total = result.Plan.DeadLetters
-		_, _ = fmt.Fprintf(k.Stdout, "%s %d of %s in %v\n", j.Action, result.Completed, count(total), view.elapsed().Round(100*time.Millisecond))
+		_, _ = fmt.Fprintf(k.Stdout, "%s %d of %s in %v\n", done(j.Action), result.Completed, count(total), view.elapsed().Round(100*time.Millisecond))
 	}
 	if result.Expired > 0 {
 		_, _ = fmt.Fprintf(k.Stdout, "deleted by retention before they were processed: %s\n", count(result.Expired))
 	}
-	if n := refused(result); n > 0 {
-		_, _ = fmt.Fprintf(k.Stdout, "left open: %s, %s; raise its max.message.bytes, or discard them\n", count(n), replay.TooLarge)
+	for _, reason := range []replay.SkipReason{replay.TooLarge, replay.Refused} {
+		if n := skipped(result, reason); n > 0 {
+			_, _ = fmt.Fprintf(k.Stdout, "left open: %s, %s%s\n", count(n), reason, remedies[reason])
+		}
 	}
+	var running *replay.RunningError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &running):
+		return hint.With(err, "wait until it has ended, or interrupt it there; --take-over ends it, and what it had not done stays open")
 	case errors.Is(err, replay.ErrFenced):
 		return hint.With(fmt.Errorf("stopped after %s: %w", count(result.Completed), err),
 			"if no other replay is running, this process was suspended for too long; run it again")
@@ -146,17 +211,25 @@ func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, dry bo
 	return f.explain(err)
 }
 
-func refused(r replay.Result) int {
+func skipped(r replay.Result, reason replay.SkipReason) int {
 	if r.Plan == nil {
 		return 0
 	}
-	return r.Plan.Skipped[replay.TooLarge]
+	return r.Plan.Skipped[reason]
+}
+
+// done returns what was done to a dead letter.
+func done(action replay.State) string {
+	if action == replay.Open {
+		return "reopened"
+	}
+	return string(action)
 }
 
 // printPlan prints what a job is going to do, and how long it takes. modal is
 // "would be" or "to be".
 func printPlan(w io.Writer, j *replay.Job, p *replay.Plan, modal string) {
-	printRow(w, "%s %s %s", count(p.DeadLetters), modal, j.Action)
+	printRow(w, "%s %s %s", count(p.DeadLetters), modal, done(j.Action))
 	for _, r := range slices.Sorted(maps.Keys(p.Reasons)) {
 		printRow(w, "  %8d  %s", p.Reasons[r], r)
 	}
@@ -180,4 +253,6 @@ var remedies = map[replay.SkipReason]string{
 	replay.PayloadOmitted:    " (produce the event again from its source, then discard this record)",
 	replay.Unreadable:        " (produce the events again from their source, then discard this record)",
 	replay.NoOriginTopic:     " (use --to to replay them to another topic)",
+	replay.TooLarge:          " (raise its max.message.bytes, or discard them)",
+	replay.Refused:           " (use --to to replay them to another topic, or discard them)",
 }

@@ -6,8 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -25,8 +27,8 @@ const maxHex = 4096
 type showCmd struct {
 	topicFlags
 	filterFlags `group:"Selection:"`
-	State       string `default:"all" group:"Selection:" help:"open, replayed, discarded or all."`
-	Limit       int    `default:"10" group:"Selection:" help:"Maximum number, up to 1000."`
+	State       string `args-only:"" default:"all" group:"Selection:" help:"open, replayed, discarded or all."`
+	Limit       int    `args-only:"" default:"10" group:"Selection:" help:"Maximum number, up to 1000."`
 	JSON        bool   `name:"json" group:"Output:" help:"Print one JSON object per line."`
 }
 
@@ -113,10 +115,23 @@ func (c *showCmd) Run(ctx context.Context, k *kong.Kong) error {
 			return err
 		}
 	}
-	if missing := len(c.Positions) - len(entries); missing > 0 {
-		return fmt.Errorf("%d of %d records not found (deleted, in another state, or beyond --limit)", missing, len(c.Positions))
+	return c.missing(ctx, v, positions)
+}
+
+// missing says for each position that was given and not shown why it was not.
+func (c *showCmd) missing(ctx context.Context, v *replay.Snapshot, shown []replay.Position) error {
+	var missing []error
+	for _, pos := range c.filter.Positions {
+		if slices.Contains(shown, pos) {
+			continue
+		}
+		r, err := v.Find(ctx, pos)
+		if err == nil {
+			err = fmt.Errorf("left out by the other filters or --limit; it is %s", r.State)
+		}
+		missing = append(missing, fmt.Errorf("record %v: %w", pos, err))
 	}
-	return nil
+	return errors.Join(missing...)
 }
 
 func (c *showCmd) print(w io.Writer, e *replay.Record, history []replay.Marker) {
@@ -142,12 +157,17 @@ func (c *showCmd) print(w io.Writer, e *replay.Record, history []replay.Marker) 
 	printKeyAndValue(w, e)
 	printRow(w, "history")
 	for _, m := range history {
-		switch m.Action {
-		case replay.Replayed:
-			printRow(w, "  %s replayed to %s", formatTime(m.At), terminal.Printable(m.To, 0))
-		case replay.Discarded:
-			printRow(w, "  %s discarded: %s", formatTime(m.At), terminal.Printable(m.Note, 0))
+		text := done(m.Action)
+		if m.To != "" {
+			text += " to " + terminal.Printable(m.To, 0)
 		}
+		if m.By != "" {
+			text += " by " + terminal.Printable(m.By, 0)
+		}
+		if m.Note != "" {
+			text += ": " + terminal.Printable(m.Note, 0)
+		}
+		printRow(w, "  %s %s", formatTime(m.At), text)
 	}
 	if len(history) == 0 {
 		printRow(w, "  none")

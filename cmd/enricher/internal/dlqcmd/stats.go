@@ -135,19 +135,21 @@ func (s *statistics) add(e *replay.Record, now time.Time) {
 }
 
 func (s *statistics) print(w io.Writer) {
-	n := s.DeadLetters
-	printRow(w, "%s: %s: %d open, %d replayed, %d discarded", s.DeadLetterTopic, count(n.Open+n.Replayed+n.Discarded), n.Open, n.Replayed, n.Discarded)
+	n, t := s.DeadLetters, newTable(w)
+	t.row("%s: %s: %d open, %d replayed, %d discarded", s.DeadLetterTopic, count(n.Open+n.Replayed+n.Discarded), n.Open, n.Replayed, n.Discarded)
 	if s.Foreign > 0 {
-		printRow(w, "records not written by enricher (skipped): %d", s.Foreign)
+		t.row("records not written by enricher (skipped): %d", s.Foreign)
 	}
 	const columns = "%-13s  %6s  %8s  %8s  %9s  %-20s  %-20s  %s"
-	printRow(w, "\n"+columns, "REASON", "CODE", "OPEN", "REPLAYED", "DISCARDED", "FIRST SEEN", "LAST SEEN", "EXAMPLE")
+	t.row("")
+	t.row(columns, "REASON", "CODE", "OPEN", "REPLAYED", "DISCARDED", "FIRST SEEN", "LAST SEEN", "EXAMPLE")
 	for _, g := range s.Groups {
-		printRow(w, columns, g.Reason, code(g.Code), fmt.Sprint(g.Open), fmt.Sprint(g.Replayed), fmt.Sprint(g.Discarded),
+		t.row(columns, g.Reason, code(g.Code), fmt.Sprint(g.Open), fmt.Sprint(g.Replayed), fmt.Sprint(g.Discarded),
 			formatTime(g.FirstSeen), formatTime(g.LastSeen), g.Example.Position+" "+terminal.Printable(g.Example.CallID, 36))
 	}
-	printRow(w, "\n%8s  %8s  %9s  %s", "OPEN", "REPLAYED", "DISCARDED", "AGE OF THE EVENT")
+	t.row("")
+	t.row("%8s  %8s  %9s  %s", "OPEN", "REPLAYED", "DISCARDED", "AGE OF THE EVENT")
 	for _, a := range s.Ages {
-		printRow(w, "%8d  %8d  %9d  %s", a.Open, a.Replayed, a.Discarded, a.name)
+		t.row("%8d  %8d  %9d  %s", a.Open, a.Replayed, a.Discarded, a.name)
 	}
 }
