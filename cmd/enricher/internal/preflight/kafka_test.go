@@ -95,7 +95,7 @@ func TestKafkaIsCheckedWithoutChanges(t *testing.T) {
 		w.check(
 			"fatal permission write topic enriched: missing → grant access with: kafka-acls --add --allow-principal User:… --operation Describe --operation Write --topic enriched",
 			"fatal permission write topic dead: missing, as is the one to describe it",
-			"fatal permission use group g: missing", "fatal permission use transactional-id g-a: missing",
+			"fatal permission use group g: missing", "fatal permission use transactional-id g/a: missing",
 			"skipped topic dead: ", single[0], single[1],
 			"skipped min_insync_replicas calls"+unread, "skipped cleanup_policy calls"+unread, "skipped message_size calls"+unread, "skipped retention calls"+unread,
 		)

@@ -162,7 +162,7 @@ func TestMissingPermissionsAreListed(t *testing.T) {
 		topics = kmsg.ACLResourceTypeTopic
 		groups = kmsg.ACLResourceTypeGroup
 		ids    = kmsg.ACLResourceTypeTransactionalId
-		id     = group + "-" + instance
+		id     = group + "/" + instance
 		denied = "not authorized to describe the configuration"
 	)
 	unread := func(topics ...string) []string {
@@ -186,7 +186,7 @@ func TestMissingPermissionsAreListed(t *testing.T) {
 			"fatal permission write topic enriched: missing, as is the one to describe it → grant access with: kafka-acls --add --allow-principal User:enricher --operation Describe --operation Write --topic enriched",
 			"fatal permission write topic dead: missing, as is the one to describe it",
 			"fatal permission use group g: missing → grant access with: kafka-acls --add --allow-principal User:enricher --operation Read --group g",
-			"fatal permission use transactional-id g-a: missing → grant access with: kafka-acls --add --allow-principal User:enricher --operation Describe --operation Write --transactional-id g-a",
+			"fatal permission use transactional-id g/a: missing → grant access with: kafka-acls --add --allow-principal User:enricher --operation Describe --operation Write --transactional-id g/a",
 			"skipped topic calls: not authorized to describe it", "skipped topic enriched: not authorized to describe it", "skipped topic dead: not authorized to describe it",
 			"skipped group g: not authorized to describe the group", "skipped offsets g: not authorized to describe the group", "skipped lag g: not authorized to describe the group",
 		}}},
@@ -197,7 +197,7 @@ func TestMissingPermissionsAreListed(t *testing.T) {
 			},
 			[][]string{closedBrokers, unread(in, out, dead), {
 				"fatal permission read topic calls: missing → ", "fatal permission write topic enriched: missing → ", "fatal permission write topic dead: missing → ",
-				"fatal permission use transactional-id g-a: missing",
+				"fatal permission use transactional-id g/a: missing",
 			}},
 		},
 		"all but reading the group": {
