@@ -49,6 +49,14 @@ type Filter struct {
 	Limit        int       // maximum number of records; 0 means all
 }
 
+// wants reports whether the filter may select records of a partition.
+func (f *Filter) wants(partition int32) bool {
+	if !emptyOrContains(f.Partitions, partition) {
+		return false
+	}
+	return len(f.Positions) == 0 || slices.ContainsFunc(f.Positions, func(pos Position) bool { return pos.Partition == partition })
+}
+
 // narrow returns the part of a range of offsets that may match, and reports
 // whether there is any.
 func (f *Filter) narrow(partition int32, r offsetRange) (offsetRange, bool) {

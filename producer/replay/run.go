@@ -140,6 +140,9 @@ func (r *runner) attempt(ctx context.Context) error {
 	if err := r.announce(ctx, s.deadLetters.id, dead); err != nil {
 		return err
 	}
+	if err := s.missing(&r.Filter); err != nil {
+		return err // before limitToStart, which takes a partition that is not there for a new one
+	}
 	if err := r.limitToStart(s); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,6 +29,7 @@ type Snapshot struct {
 	cl          *kgo.Client
 	deadLetters *topic
 	ranges      map[int32]offsetRange // of deadLetters
+	unavailable map[int32]error       // partitions of deadLetters without a range
 	journal     *topic                // nil if it does not exist
 	journalRead map[int32]int64       // by partition: offsets below this have been read
 	markers     markerSet
@@ -72,7 +74,7 @@ func (s *Snapshot) load(ctx context.Context, topics Topics) (err error) {
 		return err
 	}
 	// Up to the last stable offset: every transaction below it has ended.
-	if s.ranges, err = s.deadLetters.ranges(ctx, kadm.NewClient(s.cl).ListCommittedOffsets); err != nil {
+	if s.ranges, s.unavailable, err = s.deadLetters.ranges(ctx, kadm.NewClient(s.cl).ListCommittedOffsets); err != nil {
 		return err
 	}
 	s.journal, err = findTopic(ctx, s.cl, topics.JournalTopic)
@@ -111,11 +113,14 @@ func (s *Snapshot) readJournal(ctx context.Context, listEnds listOffsets) error 
 // scanJournal calls marker and run for the entries of this dead-letter topic, from
 // the offsets in read on, which it advances.
 func (s *Snapshot) scanJournal(ctx context.Context, read map[int32]int64, listEnds listOffsets, marker func(Position, *Marker), run func(id string, value []byte) error) error {
-	ranges, err := s.journal.ranges(ctx, listEnds)
+	ranges, unavailable, err := s.journal.ranges(ctx, listEnds)
 	if err != nil {
 		return err
 	}
 	for _, p := range s.journal.partitions() {
+		if err := unavailable[p]; err != nil {
+			return err // a marker that is not seen would be a second replay
+		}
 		offsets := ranges[p]
 		offsets.from = max(offsets.from, read[p])
 		for raw, err := range s.journal.read(ctx, p, offsets) {
@@ -169,15 +174,31 @@ func (s *Snapshot) Records(ctx context.Context, f Filter) iter.Seq2[*Record, err
 				}
 			}
 		}
+		if err := s.missing(&f); err != nil {
+			yield(nil, err)
+		}
 	}
+}
+
+// missing returns the error of a partition that the filter selects and that has no
+// leader.
+func (s *Snapshot) missing(f *Filter) error {
+	for _, p := range slices.Sorted(maps.Keys(s.unavailable)) {
+		if f.wants(p) {
+			return s.unavailable[p]
+		}
+	}
+	return nil
 }
 
 // Find returns the record at a position, or an error that says why there is none.
 func (s *Snapshot) Find(ctx context.Context, pos Position) (*Record, error) {
 	offsets, ok := s.ranges[pos.Partition]
 	switch {
+	case s.unavailable[pos.Partition] != nil:
+		return nil, s.unavailable[pos.Partition]
 	case !ok:
-		return nil, fmt.Errorf("there is no partition %d: the topic has %d", pos.Partition, len(s.ranges))
+		return nil, fmt.Errorf("there is no partition %d: the topic has %d", pos.Partition, len(s.ranges)+len(s.unavailable))
 	case pos.Offset >= offsets.to:
 		return nil, fmt.Errorf("not written yet: the partition ends before offset %d", offsets.to)
 	case pos.Offset < offsets.from:
@@ -192,7 +213,7 @@ func (s *Snapshot) Find(ctx context.Context, pos Position) (*Record, error) {
 // Newest returns the most recently written records that the filter selects, in
 // the order in which they were written, and the number of records that it selects
 // without Limit, which must be positive. Of each record only the value that keep
-// returns stays in memory.
+// returns stays in memory. With an error it returns those that were read before.
 func Newest[T any](ctx context.Context, s *Snapshot, f Filter, keep func(*Record) T) ([]T, int, error) {
 	type kept struct {
 		written time.Time
@@ -202,9 +223,11 @@ func Newest[T any](ctx context.Context, s *Snapshot, f Filter, keep func(*Record
 	limit, selected := f.Limit, 0
 	f.Limit = 0
 	var newest []kept
+	var last error
 	for r, err := range s.Records(ctx, f) {
 		if err != nil {
-			return nil, selected, err
+			last = err
+			break
 		}
 		selected++
 		if newest = append(newest, kept{r.Raw.Timestamp, keep(r)}); len(newest) == 2*limit {
@@ -217,7 +240,7 @@ func Newest[T any](ctx context.Context, s *Snapshot, f Filter, keep func(*Record
 	for _, k := range newest[max(0, len(newest)-limit):] {
 		values = append(values, k.value)
 	}
-	return values, selected, nil
+	return values, selected, last
 }
 
 // History returns the markers of dead letters in the order in which they were

@@ -89,35 +89,44 @@ func (t *topic) partitions() []int32 { return slices.Sorted(maps.Keys(t.leaders)
 
 type listOffsets func(context.Context, ...string) (kadm.ListedOffsets, error)
 
-// ranges returns the offsets of all partitions, up to the offsets that listEnds
-// returns.
-func (t *topic) ranges(ctx context.Context, listEnds listOffsets) (map[int32]offsetRange, error) {
+// ranges returns the offsets of the partitions, up to the offsets that listEnds
+// returns, and the errors of those that have no leader.
+func (t *topic) ranges(ctx context.Context, listEnds listOffsets) (map[int32]offsetRange, map[int32]error, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	starts, err := kadm.NewClient(t.cl).ListStartOffsets(ctx, t.name)
-	if err == nil {
-		err = starts.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the start offsets of topic %q: %w", t.name, err)
-	}
-	ends, err := listEnds(ctx, t.name)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the end offsets of topic %q: %w", t.name, err)
-	}
-	ranges := make(map[int32]offsetRange)
+	starts, startsErr := kadm.NewClient(t.cl).ListStartOffsets(ctx, t.name)
+	ends, endsErr := listEnds(ctx, t.name)
+	ranges, unavailable := make(map[int32]offsetRange), make(map[int32]error)
 	for _, p := range t.partitions() {
-		from, _ := starts.Lookup(t.name, p)
-		to, ok := ends.Lookup(t.name, p)
-		if !ok {
-			return nil, fmt.Errorf("topic %q, partition %d: cannot determine the end offset", t.name, p)
+		from, err := listed(starts, startsErr, t.name, p)
+		var to int64
+		if err == nil {
+			to, err = listed(ends, endsErr, t.name, p)
 		}
-		ranges[p] = offsetRange{from.Offset, to.Offset}
+		if err != nil {
+			unavailable[p] = fmt.Errorf("list the offsets of topic %q, partition %d: %w", t.name, p, err)
+			continue
+		}
+		ranges[p] = offsetRange{from, to}
 	}
-	return ranges, nil
+	if len(ranges) == 0 {
+		for _, p := range t.partitions() {
+			return nil, nil, unavailable[p] // not a matter of one partition
+		}
+	}
+	return ranges, unavailable, nil
+}
+
+// listed returns the offset of a partition. If some requests failed, err is their
+// error.
+func listed(offsets kadm.ListedOffsets, err error, topic string, partition int32) (int64, error) {
+	if o, ok := offsets.Lookup(topic, partition); ok {
+		return o.Offset, o.Err
+	}
+	if err == nil {
+		err = kerr.LeaderNotAvailable
+	}
+	return 0, err
 }
 
 // read yields the committed records of a range of offsets, and at most one

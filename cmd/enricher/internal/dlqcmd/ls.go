@@ -92,10 +92,7 @@ func (c *lsCmd) Run(ctx context.Context, k *kong.Kong) error {
 		}
 		return nil
 	}
-	lines, picked, err := replay.Newest(ctx, v, c.filter, newEntryLine)
-	if err != nil {
-		return c.explain(err)
-	}
+	lines, picked, incomplete := replay.Newest(ctx, v, c.filter, newEntryLine)
 	for _, l := range lines {
 		if err := p.print(l); err != nil {
 			return err
@@ -104,7 +101,7 @@ func (c *lsCmd) Run(ctx context.Context, k *kong.Kong) error {
 	if picked > len(lines) {
 		_, _ = fmt.Fprintf(k.Stderr, "showing the newest %d of %d dead letters; --limit 0 shows all\n", len(lines), picked)
 	}
-	return nil
+	return c.explain(incomplete)
 }
 
 // linePrinter prints dead letters as a table, or as JSON.

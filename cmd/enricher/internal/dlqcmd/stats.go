@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -82,9 +83,11 @@ func (c *statsCmd) Run(ctx context.Context, k *kong.Kong) error {
 	defer v.Close()
 	s := newStatistics(&c.topicFlags)
 	now := time.Now()
+	var incomplete error // what could be read is printed nevertheless
 	for e, err := range v.Records(ctx, replay.Filter{}) {
 		if err != nil {
-			return c.explain(err)
+			incomplete = c.explain(err)
+			break
 		}
 		s.add(e, now)
 	}
@@ -92,10 +95,10 @@ func (c *statsCmd) Run(ctx context.Context, k *kong.Kong) error {
 		return cmp.Or(cmp.Compare(b.Open, a.Open), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Code, b.Code))
 	})
 	if c.JSON {
-		return json.NewEncoder(k.Stdout).Encode(s)
+		return errors.Join(incomplete, json.NewEncoder(k.Stdout).Encode(s))
 	}
 	s.print(k.Stdout)
-	return nil
+	return incomplete
 }
 
 func newStatistics(f *topicFlags) *statistics {
