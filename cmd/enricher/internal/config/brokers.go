@@ -33,12 +33,13 @@ func checkBroker(address string) error {
 			return nil // without a port
 		}
 	}
-	host, port := address, ""
+	host := address
 	if strings.Contains(address, ":") || strings.ContainsAny(address, "[]") {
-		var err error
-		if host, port, err = net.SplitHostPort(address); err != nil {
+		h, port, err := net.SplitHostPort(address)
+		if err != nil {
 			return fmt.Errorf("%q is not host:port", address)
 		}
+		host = h
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return fmt.Errorf("%q has no port from 1 to 65535", address)
 		}
