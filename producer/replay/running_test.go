@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,12 +66,15 @@ func TestRunAfterOneThatWasCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newVirtualEnv(t)
 		e.feed(100)
-		var cut atomic.Bool
+		var mu sync.Mutex // guards the two below
+		var cut bool
 		var conns []net.Conn
 		first := e.polite()
 		first.Rate = 20
 		first.Kafka = []kgo.Opt{kgo.SeedBrokers(e.brokers...), kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
-			if cut.Load() {
+			mu.Lock()
+			defer mu.Unlock()
+			if cut {
 				return nil, errors.New("cut off")
 			}
 			c, err := e.dial(ctx, network, address)
@@ -83,10 +86,12 @@ func TestRunAfterOneThatWasCutOff(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		_, err := replay.Run(ctx, first, &watch{t: t, committed: func(n int) {
 			if n == 40 {
-				cut.Store(true)
+				mu.Lock()
+				cut = true
 				for _, c := range conns {
 					_ = c.Close()
 				}
+				mu.Unlock()
 				cancel()
 			}
 		}})
