@@ -20,6 +20,7 @@ import (
 	"enricher/cmd/enricher/internal/demo"
 	"enricher/cmd/enricher/internal/dlqcmd"
 	"enricher/cmd/enricher/internal/hint"
+	"enricher/cmd/enricher/internal/logsink"
 )
 
 const (
@@ -105,7 +106,9 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 
 // report prints an error, with advice on a line of its own, and returns the exit
 // code for it.
-func report(w io.Writer, err error) int {
+func report(stderr io.Writer, err error) int {
+	w := logsink.New(stderr, nil) // standard error may not be read
+	defer func() { _ = w.Sync() }()
 	var usage *config.UsageError
 	switch {
 	case err == nil:
@@ -140,7 +143,9 @@ func interruptible(stderr io.Writer) (context.Context, func()) {
 				return
 			case s := <-signals:
 				if !first {
-					_, _ = fmt.Fprintf(stderr, "enricher: second %v: exiting immediately\n", s)
+					w := logsink.New(stderr, nil)
+					_, _ = fmt.Fprintf(w, "enricher: second %v: exiting immediately\n", s)
+					_ = w.Sync()
 					os.Exit(exitFailed)
 				}
 				cancel()

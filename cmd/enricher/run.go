@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/signal"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -32,14 +34,20 @@ func (*runCmd) Example() string {
 // Run waits for Kafka, checks what the service needs there, and processes events
 // until ctx is done.
 func (c *runCmd) Run(ctx context.Context) (err error) {
-	defer func() { _ = c.Log.Sync() }() // standard error cannot be synced everywhere
+	// A log that is not read must not end the process, nor hold it up.
+	signal.Ignore(syscall.SIGPIPE)
+	defer func() { _ = c.LogSink.Sync() }()
+	defer zap.RedirectStdLog(c.Log)()
 	defer c.Client.Close()
 	cfg := c.Pipeline()
-	cfg.Kafka = c.kafka
+	kafkaLog := admin.KafkaLog(c.Log) // one for all clients, so that it limits what they repeat
+	kafka := func() []kgo.Opt { return append(slices.Clone(c.Options), kafkaLog) }
+	cfg.Kafka = kafka
 	s, err := newService(cfg)
 	if err != nil {
 		return err
 	}
+	s.metrics.ExposeDroppedLines(c.LogSink.Dropped)
 	s.status.set("starting")
 	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.alive, s.ready, s.warnings, s.metrics))
 	if err != nil {
@@ -55,7 +63,7 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 		zap.String("group", c.Group), zap.String("instance", c.Instance), zap.Strings("input_topics", c.InputTopics),
 		zap.Stringer("admin", server.Addr))
 
-	if err := awaitKafka(ctx, c.kafka(), c.requirements(), &s.status, c.Log); err != nil || ctx.Err() != nil {
+	if err := awaitKafka(ctx, kafka(), c.requirements(), &s.status, c.Log); err != nil || ctx.Err() != nil {
 		return err
 	}
 	s.status.set("")
@@ -64,11 +72,6 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 	}
 	c.Log.Info("stopped")
 	return nil
-}
-
-// kafka returns the options of a new Kafka client.
-func (c *runCmd) kafka() []kgo.Opt {
-	return append(slices.Clone(c.Options), admin.KafkaLog(c.Log))
 }
 
 // service is a pipeline with its metrics and readiness.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -54,6 +55,13 @@ func (m *Metrics) ExposeReady(ready func() []string) {
 	}))
 }
 
+// ExposeDroppedLines adds a counter of the log's lines that were dropped.
+func (m *Metrics) ExposeDroppedLines(dropped func() uint64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "enricher", Name: "log_lines_dropped_total", Help: "Lines of the log that were dropped because standard error did not take them.",
+	}, func() float64 { return float64(dropped()) }))
+}
+
 // Gather implements prometheus.Gatherer.
 func (m *Metrics) Gather() ([]*dto.MetricFamily, error) {
 	all := prometheus.Gatherers{m.registry}
@@ -63,12 +71,21 @@ func (m *Metrics) Gather() ([]*dto.MetricFamily, error) {
 	return all.Gather()
 }
 
-// KafkaLog passes on the warnings and errors of the Kafka client, and everything
-// it logs if debugging is on.
+// In this time at most so many lines of the Kafka client with the same message are
+// logged: it repeats some for every broker and every second while one is away.
+const (
+	kafkaLogInterval = 10 * time.Second
+	kafkaLogLines    = 3
+)
+
+// KafkaLog passes on the warnings and errors of the Kafka client, a few for each
+// message, and everything it logs if debugging is on.
 func KafkaLog(log *zap.Logger) kgo.Opt {
-	level := log.Level()
-	if level == zapcore.InfoLevel {
-		level = zapcore.WarnLevel
+	log = log.Named("kafka")
+	if log.Level() > zapcore.DebugLevel {
+		log = log.WithOptions(zap.IncreaseLevel(max(log.Level(), zapcore.WarnLevel)), zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(core, kafkaLogInterval, kafkaLogLines, 0)
+		}))
 	}
-	return kgo.WithLogger(kzap.New(log.Named("kafka").WithOptions(zap.IncreaseLevel(level))))
+	return kgo.WithLogger(kzap.New(log))
 }

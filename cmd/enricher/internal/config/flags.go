@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"enricher/cmd/enricher/internal/hint"
+	"enricher/cmd/enricher/internal/logsink"
 	"enricher/consumer"
 	"enricher/fetch"
 	"enricher/fetch/lookup"
@@ -364,7 +365,8 @@ type ProcessFlags struct {
 	LogLevel     string        `default:"info" help:"debug, info, warn or error."`
 	LogFormat    string        `default:"json" help:"json or console."`
 
-	Log *zap.Logger `kong:"-"` // set by Check
+	Log     *zap.Logger   `kong:"-"` // set by Check
+	LogSink *logsink.Sink `kong:"-"` // where Log writes to; set by Check
 }
 
 // Check implements Checker.
@@ -387,5 +389,17 @@ func (f *ProcessFlags) Check(src *Sources) {
 		src.Problem("log-format", "%q must be json or console", f.LogFormat)
 		return
 	}
-	f.Log = zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level))
+	f.LogSink = logsink.New(os.Stderr, func(dropped uint64) []byte { return droppedLines(encoder, dropped) })
+	f.Log = zap.New(zapcore.NewCore(encoder, f.LogSink, level), zap.ErrorOutput(f.LogSink))
+}
+
+// droppedLines returns the log line about lines that were dropped.
+func droppedLines(encoder zapcore.Encoder, dropped uint64) []byte {
+	entry := zapcore.Entry{Level: zapcore.WarnLevel, Time: time.Now(), Message: "log lines were dropped"}
+	line, err := encoder.EncodeEntry(entry, []zapcore.Field{zap.Uint64("lines", dropped)})
+	if err != nil {
+		return nil // cannot happen for a number
+	}
+	defer line.Free()
+	return slices.Clone(line.Bytes())
 }
