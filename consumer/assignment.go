@@ -129,6 +129,7 @@ func (c *conductor) onLost(p *partition) {
 
 // dropAll is for the end of a session.
 func (c *conductor) dropAll() {
+	c.scout.set(nil, nil)
 	ids := slices.Collect(maps.Keys(c.byAssignment))
 	clear(c.parts)
 	clear(c.byAssignment)

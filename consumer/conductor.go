@@ -246,16 +246,21 @@ func (c *conductor) updateGauges(now time.Time) {
 	c.nextGauges = now.Add(gaugeInterval)
 	var backlog int
 	oldest := now.UnixMilli()
+	unread := make(map[topicPartition]offsetRange)
 	for tp, p := range c.parts {
 		p.end = max(p.end, c.endOffsets.of(tp))
 		backlog += len(p.tracker.pending) - len(p.completed)
 		if p.tracker.head >= 0 {
 			backlog += int(max(0, p.end-p.tracker.head))
+			if p.blocked == nil && p.tracker.head < p.end {
+				unread[tp] = offsetRange{p.tracker.head, p.end}
+			}
 		}
 		for _, e := range p.tracker.pending {
 			oldest = min(oldest, e.at)
 		}
 	}
+	c.scout.set(c.session, unread)
 	perSecond := c.limiter.PerSecond(now)
 	drain := 0.0
 	if backlog > 0 && perSecond == 0 {

@@ -44,6 +44,7 @@ type Consumer struct {
 	scheduler  *lookup.Scheduler
 	lease      *sessionLease
 	endOffsets endOffsets
+	scout      *scout
 	started    time.Time
 
 	enriched, skipped, cacheHits prometheus.Counter
@@ -67,6 +68,7 @@ func New(cfg Config) (*Consumer, error) {
 	limiter := lookup.NewLimiter(cfg.APIRate > 0)
 	cache := lookup.NewCache(cfg.CacheSize, cfg.CacheBytes, cfg.CacheTTL)
 	lease := &sessionLease{}
+	scout := &scout{delay: cfg.Retry.LookupDelay}
 	c := &Consumer{
 		cfg:     cfg,
 		log:     cfg.Log,
@@ -78,6 +80,7 @@ func New(cfg Config) (*Consumer, error) {
 		limiter: limiter,
 		cache:   cache,
 		lease:   lease,
+		scout:   scout,
 		scheduler: lookup.NewScheduler(lookup.Config{
 			API:                       cfg.Client,
 			Lease:                     lease,
@@ -85,6 +88,7 @@ func New(cfg Config) (*Consumer, error) {
 			Cache:                     cache,
 			Retry:                     cfg.Retry,
 			MaxConsecutiveDeadLetters: cfg.MaxConsecutiveDeadLetters,
+			Scout:                     scout,
 			Concurrency:               cfg.APIConcurrency,
 			Metrics:                   cfg.Metrics.Lookup,
 			Log:                       cfg.Log,

@@ -68,6 +68,27 @@ func OpenLog(ctx context.Context, cl *kgo.Client, topic string, partition int32)
 	return l, nil
 }
 
+// OpenLog opens the log of a partition for as long as the session lasts.
+func (s *Session) OpenLog(ctx context.Context, topic string, partition int32) (*Log, error) {
+	return OpenLog(ctx, s.admin, topic, partition)
+}
+
+// FirstAfter returns the offset of the first record that is not older than at, or
+// the end of the log.
+func (l *Log) FirstAfter(ctx context.Context, at time.Time) (int64, error) {
+	listed, err := kadm.NewClient(l.cl).ListOffsetsAfterMilli(ctx, at.UnixMilli(), l.Topic)
+	o, ok := listed.Lookup(l.Topic, l.Partition)
+	if ok {
+		err = o.Err
+	} else if err == nil {
+		err = kerr.UnknownTopicOrPartition
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find the offset of a time: %w", err)
+	}
+	return min(o.Offset, l.End), nil
+}
+
 // locate finds the partition's leader.
 func (l *Log) locate(ctx context.Context) error {
 	topics, err := kadm.NewClient(l.cl).ListTopics(ctx, l.Topic)
