@@ -37,7 +37,8 @@ type Config struct {
 
 	// Client makes the requests.
 	Client *fetch.Client
-	// APIRate is the number of requests per second for the whole group; 0: no limit.
+	// APIRate is the number of requests per second for the whole group, from
+	// MinAPIRate to MaxAPIRate; 0: no limit.
 	APIRate float64
 	// APIConcurrency bounds the requests in flight. Default: 256. It must exceed
 	// APIRate × the latency of the API, or it becomes the bottleneck.
@@ -79,6 +80,19 @@ type Config struct {
 
 	Metrics *Metrics
 	Log     *zap.Logger
+}
+
+// The bounds of a rate limit, in requests per second. A lower one is a mistake: it
+// would take minutes for each call. A higher one limits nothing, and the slots of
+// the limiter would take memory without end.
+const (
+	MinAPIRate = 0.01
+	MaxAPIRate = 100_000
+)
+
+// ValidAPIRate reports whether a rate may be configured. NaN may not.
+func ValidAPIRate(perSecond float64) bool {
+	return perSecond == 0 || perSecond >= MinAPIRate && perSecond <= MaxAPIRate
 }
 
 // AutoOffsetReset says where to start in a partition without a committed offset,
@@ -143,8 +157,8 @@ func (c *Config) complete() error {
 	if c.Metrics == nil {
 		bad("metrics: missing")
 	}
-	if c.APIRate < 0 {
-		bad("API rate %v: must not be negative (0: no limit)", c.APIRate)
+	if !ValidAPIRate(c.APIRate) {
+		bad("API rate %v: must be 0 (no limit), or from %v to %v", c.APIRate, MinAPIRate, MaxAPIRate)
 	}
 	for _, f := range []struct {
 		name  string

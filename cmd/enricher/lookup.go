@@ -25,25 +25,44 @@ func (*lookupCmd) Example() string {
 }
 
 // Run prints the call record and the enriched value of each CallId, or why there
-// is none.
+// is none. The error says whether the API has no record or did not respond as it
+// should, and so does the exit code.
 func (c *lookupCmd) Run(ctx context.Context, k *kong.Kong) error {
 	defer c.Client.Close()
-	missing := 0
+	var missing, failed int
 	for _, id := range c.CallIDs {
 		resp := c.Client.Lookup(ctx, id, nil)
-		if resp.Verdict != fetch.Found {
-			missing++
-			fmt.Fprintf(k.Stdout, "%s: %s: %s\n", id, resp.Verdict, resp.Message)
+		switch {
+		case resp.Verdict == fetch.Found:
+			record, err := json.Marshal(resp.Record)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(k.Stdout, "%s: found\nrecord   %s\nenriched %s\n", id, record, schemas.Enrich(resp.Record).Encode())
 			continue
+		case resp.Verdict.Good():
+			missing++
+		default:
+			failed++
 		}
-		record, err := json.Marshal(resp.Record)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(k.Stdout, "%s: found\nrecord   %s\nenriched %s\n", id, record, schemas.Enrich(resp.Record).Encode())
+		fmt.Fprintf(k.Stdout, "%s: %s: %s\n", id, resp.Verdict, resp.Message)
 	}
-	if missing > 0 {
-		return fmt.Errorf("%d of %d CallIds not found", missing, len(c.CallIDs))
+	n := len(c.CallIDs)
+	switch {
+	case failed > 0 && missing > 0:
+		return fmt.Errorf("no usable response for %d of %d CallIds; no record of %d", failed, n, missing)
+	case failed > 0:
+		return fmt.Errorf("no usable response for %d of %d CallIds", failed, n)
+	case missing > 0:
+		return &noRecordError{missing, n}
 	}
 	return nil
+}
+
+// noRecordError reports that the API responded as it should, and has no record of
+// some of the calls.
+type noRecordError struct{ missing, of int }
+
+func (e *noRecordError) Error() string {
+	return fmt.Sprintf("no record of %d of %d CallIds", e.missing, e.of)
 }

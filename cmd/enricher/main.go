@@ -1,7 +1,8 @@
 // Command enricher enriches call-ended events from Kafka with records of the
 // call-record API, exactly once.
 //
-// Exit codes: 0 success, also after a drain; 1 failure; 2 wrong usage or configuration.
+// Exit codes: 0 success, also after a drain; 1 failure; 2 wrong usage or
+// configuration; 3 a lookup of calls that the API has no record of.
 package main
 
 import (
@@ -24,8 +25,9 @@ import (
 )
 
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNoRecord = 3
 )
 
 // cli is the command line. Each command's flags are defined with the command.
@@ -125,6 +127,10 @@ func report(stderr io.Writer, err error) int {
 		if advice := hint.For(e); advice != "" {
 			_, _ = fmt.Fprintf(w, "enricher: hint: %s\n", advice)
 		}
+	}
+	var noRecord *noRecordError
+	if errors.As(err, &noRecord) {
+		return exitNoRecord
 	}
 	return exitFailed
 }

@@ -308,8 +308,8 @@ type RateFlags struct {
 
 // Check implements Checker.
 func (f *RateFlags) Check(src *Sources) {
-	if f.APIRate < 0 {
-		src.Problem("api-rate", "must not be negative (0 = unlimited)")
+	if !consumer.ValidAPIRate(f.APIRate) {
+		src.Problem("api-rate", "%v must be 0 (unlimited), or from %v to %v requests per second", f.APIRate, consumer.MinAPIRate, consumer.MaxAPIRate)
 	}
 }
 

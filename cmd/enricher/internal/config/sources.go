@@ -58,9 +58,10 @@ type UsageError struct {
 // Error returns the problems, one per line.
 func (e *UsageError) Error() string { return strings.Join(e.Problems, "\n") }
 
-// NewSources takes the secret key out of the environment, so that no child
-// process and no dump of the variables contains it. userAgent names this program
-// to the API.
+// NewSources takes the secret key out of the environment, so that no child process
+// inherits it. /proc/PID/environ shows the variables that this process was started
+// with for as long as it runs; only a file keeps the key from those who may read
+// that. userAgent names this program to the API.
 func NewSources(userAgent string) *Sources {
 	src := &Sources{
 		userAgent: userAgent,
