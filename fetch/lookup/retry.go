@@ -24,6 +24,10 @@ const minEvidence = 16
 // up: an event that is older than its window has not been requested in time.
 const minNotYet = 2
 
+// maxFirstStep is when a record that was late the first time is requested again:
+// most exist five seconds after the end of the call.
+const maxFirstStep = 5 * time.Second
+
 // RetryPolicy says when a call is looked up and when to give up. It is pure: every
 // time is the caller's. Windows are unpaused time, see Breaker.Unpaused.
 type RetryPolicy struct {
@@ -45,14 +49,17 @@ func (p RetryPolicy) FirstLookup(event time.Time) time.Time { return event.Add(p
 // to make one at all.
 //
 // The steps double, up to the window's end: 5, 10, 20, 40, 80 and 120 s of two
-// minutes. An event that was past its window from the start gets one
+// minutes. A shorter window has as many, a longer one more. An event that was past its window from the start gets one
 // confirmation.
 func (p RetryPolicy) NextNotFound(age time.Duration, n int) (wait time.Duration, again bool) {
 	w := p.NotFoundWindow
-	for _, step := range [...]time.Duration{w / 24, w / 12, w / 6, w / 3, w * 2 / 3, w} {
+	for step := min(w/24, maxFirstStep); step < w; step *= 2 {
 		if step > age {
 			return step - age, true
 		}
+	}
+	if age < w {
+		return w - age, true
 	}
 	return w / 12, n < minNotYet
 }

@@ -51,6 +51,24 @@ func TestNotFoundSchedule(t *testing.T) {
 			}
 		})
 	}
+	for window, want := range map[time.Duration][]float64{
+		24 * time.Second: {1, 2, 4, 8, 16, 24},
+		30 * time.Minute: {5, 10, 20, 40, 80, 160, 320, 640, 1280, 1800},
+	} {
+		p.NotFoundWindow = window
+		var ages []float64
+		for age := time.Duration(0); age < window; {
+			wait, again := p.NextNotFound(age, 9)
+			if !again {
+				t.Fatalf("window %v: given up at %v", window, age)
+			}
+			age += wait
+			ages = append(ages, age.Seconds())
+		}
+		if fmt.Sprint(ages) != fmt.Sprint(want) {
+			t.Errorf("window %v: requested again at %v, want %v", window, ages, want)
+		}
+	}
 	if got := p.FirstLookup(epoch); got != at(5) {
 		t.Errorf("first lookup at %v", got.Sub(epoch))
 	}
