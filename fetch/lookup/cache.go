@@ -78,20 +78,3 @@ func (c *Cache) Put(now time.Time, callID string, e Entry) {
 		c.lru.RemoveOldest()
 	}
 }
-
-// Len is the number of entries, those that are too old included.
-func (c *Cache) Len() int {
-	if c.lru == nil {
-		return 0
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lru.Len()
-}
-
-// Bytes is what the entries take, by the cache's own reckoning.
-func (c *Cache) Bytes() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.bytes
-}
