@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
 	"enricher/producer"
 	"enricher/test/harness"
@@ -276,4 +277,40 @@ func (e *env) spawn(c childInstance) *harness.Process {
 	e.T.Helper()
 	c.Topics, c.Brokers = e.Topics, e.Addrs
 	return harness.Spawn(e.T, c)
+}
+
+// awaitWithin waits for the outcomes of matching events, and fails the test if one
+// of them was written later than the limit after its event was produced.
+func (e *env) awaitWithin(limit time.Duration, match func(audit.Source, audit.Expect) bool) {
+	e.T.Helper()
+	var n int
+	var longest time.Duration
+	e.Eventually(limit+10*time.Second, func() error {
+		n, longest = 0, 0
+		written := make(map[audit.Source]time.Time)
+		for _, r := range e.Outputs() {
+			if s, err := audit.SourceOf(r); err == nil {
+				written[s] = r.Timestamp
+			}
+		}
+		for s, event := range e.Ledger.Events() {
+			if !match(s, event) {
+				continue
+			}
+			at, ok := written[s]
+			if !ok {
+				return fmt.Errorf("%v has no outcome", s)
+			}
+			n++
+			longest = max(longest, at.Sub(event.Produced))
+		}
+		if longest > limit {
+			e.T.Fatalf("an outcome came after %v, want at most %v", longest, limit)
+		}
+		return nil
+	})
+	if n == 0 {
+		e.T.Fatal("no event matches: this shows nothing")
+	}
+	e.T.Logf("%d events had their outcomes within %v", n, longest.Round(time.Millisecond))
 }

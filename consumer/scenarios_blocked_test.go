@@ -187,18 +187,10 @@ func refusedOutput(t *testing.T, e *env) {
 	on.Store(true)
 	i := e.Start("a")
 	i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
-		if k != kmsg.Produce || !on.Load() {
+		if !on.Load() {
 			return nil
 		}
-		return &kafkaproxy.Action{Respond: func(req kmsg.Request, resp kmsg.Response) {
-			for n, topic := range resp.(*kmsg.ProduceResponse).Topics {
-				for p := range topic.Partitions {
-					if topicOf(e, req, resp, n) == e.Dead {
-						topic.Partitions[p].ErrorCode = kerr.InvalidRecord.Code
-					}
-				}
-			}
-		}}
+		return refuseDeadLetters(e, k)
 	})
 	for n := range 3 {
 		e.FeedDead(int32(n), []byte("junk"), schemas.Malformed)
@@ -218,6 +210,22 @@ func refusedOutput(t *testing.T, e *env) {
 	on.Store(false)
 	e.Await(2 * time.Minute)
 	e.Check()
+}
+
+// refuseDeadLetters has the dead-letter topic refuse all records.
+func refuseDeadLetters(e *env, k kmsg.Key) *kafkaproxy.Action {
+	if k != kmsg.Produce {
+		return nil
+	}
+	return &kafkaproxy.Action{Respond: func(req kmsg.Request, resp kmsg.Response) {
+		for n, topic := range resp.(*kmsg.ProduceResponse).Topics {
+			for p := range topic.Partitions {
+				if topicOf(e, req, resp, n) == e.Dead {
+					topic.Partitions[p].ErrorCode = kerr.InvalidRecord.Code
+				}
+			}
+		}
+	}}
 }
 
 // topicOf returns the name of the nth topic of a response, which newer versions

@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -29,9 +30,14 @@ func (b *RecordBuilder) DeadLetter(event *kgo.Record, f *schemas.Failure) *kgo.R
 }
 
 // DeadLetterWithoutPayload returns a dead letter with only the position and the
-// size of its event.
+// size of its event. Its key is the position, because a compacted topic refuses
+// records without a key, and its value is empty instead of null, which would be a
+// tombstone there.
 func (b *RecordBuilder) DeadLetterWithoutPayload(event *kgo.Record, f *schemas.Failure) *kgo.Record {
-	r := &kgo.Record{Topic: b.DeadLetterTopic, Headers: deadLetterHeaders(event, f)}
+	r := &kgo.Record{
+		Topic: b.DeadLetterTopic, Key: fmt.Appendf(nil, "%s[%d]@%d", event.Topic, event.Partition, event.Offset), Value: []byte{},
+		Headers: deadLetterHeaders(event, f),
+	}
 	r.Headers = append(r.Headers, number(schemas.HeaderOmittedBytes, int64(PayloadSize(event))))
 	return r
 }
