@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -70,20 +71,24 @@ type randomScenario struct {
 	running *harness.Instance
 	crashed []*harness.Instance
 	steps   map[string]int // taken so far, by name
+	// faults are those of the broker, some of which may not have hit a request yet.
+	faults    []*kfake.FaultHandle
+	misbehave []fetchtest.Chance
 }
 
 func newRandomScenario(t *testing.T, seed uint64) *randomScenario {
+	misbehave := []fetchtest.Chance{
+		{Percent: 2, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.CutBody()},
+		{Percent: 1, Fault: fetchtest.WrongCallID()}, {Percent: 1, Fault: fetchtest.Reset()},
+	}
 	s := &randomScenario{
 		env: newEnv(t, fetchtest.Config{
-			Rate: 200, Seed: seed,
+			Rate: 200, Seed: seed, Misbehave: misbehave,
 			Latency: func(string) time.Duration { return time.Duration(seed%4) * 25 * time.Millisecond },
-			Misbehave: []fetchtest.Chance{
-				{Percent: 2, Fault: fetchtest.BadGateway()}, {Percent: 2, Fault: fetchtest.CutBody()},
-				{Percent: 1, Fault: fetchtest.WrongCallID()}, {Percent: 1, Fault: fetchtest.Reset()},
-			},
 		}),
-		rng:   rand.New(rand.NewPCG(seed, 0)),
-		steps: make(map[string]int),
+		misbehave: misbehave,
+		rng:       rand.New(rand.NewPCG(seed, 0)),
+		steps:     make(map[string]int),
 	}
 	s.events = &audittest.Generator{
 		API: s.API, Rand: s.rng, MaxDelay: 5 * time.Second,
@@ -101,17 +106,21 @@ func (s *randomScenario) run() {
 			s.explain()
 		}
 	}()
-	steps := []struct {
+	type step struct {
 		name   string
 		weight int
 		do     func()
-	}{
+	}
+	steps := []step{
 		{name: "broker errors", weight: 6, do: s.brokerErrors},
 		{name: "lost responses", weight: 5, do: s.lostResponses},
 		{name: "network cut", weight: 4, do: s.cutNetwork},
 		{name: "crash", weight: 3, do: s.crash},
 		{name: "drain", weight: 2, do: s.drain},
 		{name: "API outage", weight: 1, do: s.apiOutage},
+	}
+	for _, name := range slices.Sorted(maps.Keys(partialFaults)) {
+		steps = append(steps, step{name, 1, func() { s.inject(name, partialFaults[name]) }})
 	}
 	var byWeight []int
 	for i, step := range steps {
@@ -234,7 +243,7 @@ func (s *randomScenario) brokerErrors() {
 	case kmsg.OffsetFetch:
 		f.Err = kerr.NotCoordinator
 	}
-	s.Cluster.Fault(f)
+	s.faults = append(s.faults, s.Cluster.Fault(f))
 }
 
 // lostResponses cuts the connection instead of delivering one or two responses.
