@@ -2,12 +2,17 @@ package consumer_test
 
 import (
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
 	"enricher/consumer/session"
 	"enricher/fetch/fetchtest"
+	"enricher/test/kafkaproxy"
 )
 
 func TestAddedPartitions(t *testing.T)      { inVirtualTime(t, fetchtest.Config{}, addedPartitions) }
@@ -37,4 +42,52 @@ func addedPartitions(t *testing.T, e *env) {
 	// joined again; then the wait for a share after the partitions became more.
 	e.Await(10*time.Second + shareDelay + session.DefaultSessionTimeout)
 	e.Check()
+}
+
+// TestLeaderlessPartitionAtStart: an instance that starts while one input partition
+// has no leader consumes the others at once.
+func TestLeaderlessPartitionAtStart(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+		var on atomic.Bool
+		on.Store(true)
+		i := e.Start("a")
+		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+			if !on.Load() || k != kmsg.Metadata && k != kmsg.ListOffsets {
+				return nil
+			}
+			return &kafkaproxy.Action{Respond: func(_ kmsg.Request, resp kmsg.Response) { takeLeader(e.In, resp) }}
+		})
+		for n := range 20 {
+			e.FeedCalls("during-"+strconv.Itoa(n)+"-", partitions)
+		}
+		e.awaitOthers(shareDelay + 20*time.Second)
+		if len(e.Audit().Lost) == 0 {
+			t.Error("the partition was consumed, so this test shows nothing")
+		}
+		on.Store(false)
+		e.Await(2 * time.Minute)
+		e.Check()
+	})
+}
+
+// takeLeader changes a response about a topic as if badPartition had no leader.
+func takeLeader(topic string, resp kmsg.Response) {
+	switch r := resp.(type) {
+	case *kmsg.MetadataResponse:
+		for _, t := range r.Topics {
+			for p := range t.Partitions {
+				if t.Topic != nil && *t.Topic == topic && t.Partitions[p].Partition == badPartition {
+					t.Partitions[p].Leader, t.Partitions[p].ErrorCode = -1, kerr.LeaderNotAvailable.Code
+				}
+			}
+		}
+	case *kmsg.ListOffsetsResponse:
+		for _, t := range r.Topics {
+			for p := range t.Partitions {
+				if t.Topic == topic && t.Partitions[p].Partition == badPartition {
+					t.Partitions[p].Offset, t.Partitions[p].ErrorCode = -1, kerr.LeaderNotAvailable.Code
+				}
+			}
+		}
+	}
 }
