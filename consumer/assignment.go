@@ -99,6 +99,10 @@ func (c *conductor) onAssigned(a session.Assignment, now time.Time) {
 		c.metrics.Truncations.Inc()
 		p.resetBelowCommit = true
 	}
+	if committed.Offset >= 0 && progress.Foreign(committed.Metadata) {
+		c.log.Warn("committed offset was set by another tool; what was done ahead of it is processed again",
+			zap.Stringer("partition", tp), zap.Int64("committed", committed.Offset))
+	}
 	p.tracker = newTracker(done)
 	p.end = a.Start
 	p.commitStart = a.StartIsNew && c.cfg.AutoOffsetReset == Latest

@@ -145,7 +145,7 @@ func appendBitmap(b []byte, p Progress, span int64) []byte {
 // CommittedForOldTopic reports whether metadata belongs to an offset of another
 // topic than the one with this id, which has the same name.
 func CommittedForOldTopic(topic [16]byte, metadata string) bool {
-	text, ours := strings.CutPrefix(metadata, metadataMark)
+	text, ours := strings.CutPrefix(withoutNULs(metadata), metadataMark)
 	if !ours {
 		return false
 	}
@@ -153,12 +153,20 @@ func CommittedForOldTopic(topic [16]byte, metadata string) bool {
 	return err == nil && len(raw) >= len(topic) && [16]byte(raw[:16]) != topic
 }
 
+// withoutNULs removes the NULs that clients written in C append to metadata when
+// they commit it again.
+func withoutNULs(metadata string) string { return strings.TrimRight(metadata, "\x00") }
+
+// Foreign reports whether a committed offset comes with metadata that enricher did
+// not write, or with none: a tool has set it.
+func Foreign(metadata string) bool { return !strings.HasPrefix(metadata, metadataPrefix) }
+
 // Decode is the inverse of Encode, for the committed offset base. Metadata of
 // other tools, and of another topic, means that nothing was completed ahead. An
 // error means that this version must not consume the partition.
 func Decode(topic [16]byte, base int64, metadata string) (Progress, error) {
 	p := Progress{Base: base}
-	rest, ours := strings.CutPrefix(metadata, metadataPrefix)
+	rest, ours := strings.CutPrefix(withoutNULs(metadata), metadataPrefix)
 	if !ours || base < 0 {
 		return p, nil
 	}

@@ -21,6 +21,9 @@ func TestMetadataForms(t *testing.T) {
 		if err != nil || !slices.Equal(got.Ahead, p.Ahead) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
+		if got, err := Decode(topic, p.Base, s+"\x00\x00"); err != nil || !slices.Equal(got.Ahead, p.Ahead) {
+			t.Errorf("%s, with NULs behind it: %v, %v", name, got, err)
+		}
 		if got, err := Decode([16]byte{8}, p.Base, s); err != nil || got.Ahead != nil {
 			t.Errorf("%s, in a re-created topic: %v, %v; want nothing", name, got, err)
 		}

@@ -245,6 +245,13 @@ type APIFlags struct {
 // with these flags nor with any checked before.
 func (f *APIFlags) Check(src *Sources) {
 	base := f.APIURL
+	switch region, url := src.rank("region"), src.rank("api-url"); {
+	case f.Region == "" || f.APIURL == "": // nothing to choose
+	case region > url:
+		f.APIURL = ""
+	case url > region:
+		f.Region, base = "", f.APIURL
+	}
 	switch {
 	case f.Region != "" && f.APIURL != "":
 		src.Problem("region", "conflicts with --api-url; set only one")

@@ -129,6 +129,19 @@ func (src *Sources) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any
 	return nil, nil
 }
 
+// rank orders flags by where their values come from: file, environment, command
+// line. Of two flags that exclude each other the one of higher rank counts.
+func (src *Sources) rank(flag string) int {
+	from, elsewhere := src.from[flag]
+	switch {
+	case !elsewhere:
+		return 2
+	case from == variable(flag):
+		return 1
+	}
+	return 0
+}
+
 // load reads the file, if one is given. kong calls it after it has read the
 // command line and before it resolves the flags that are missing there.
 func (src *Sources) load(ctx *kong.Context) error {
