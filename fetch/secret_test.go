@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -147,3 +150,56 @@ func TestNoLeaks(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A key file that cannot be used is reported with the next look at it, whatever is
+// wrong with it, and the key that was read before stays in use.
+func TestBrokenKeyFileIsReported(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, broken := range map[string]struct {
+		spoil func()
+		want  string
+	}{
+		"empty":        {func() { write("") }, "is empty"},
+		"blank":        {func() { write(" \r\n") }, "is empty"},
+		"missing":      {func() { _ = os.Remove(path) }, "no such file"},
+		"a directory":  {func() { _ = os.Remove(path); _ = os.Mkdir(path, 0o700) }, "is a directory"},
+		"two lines":    {func() { write(fetchtest.DemoKey + "\n" + fetchtest.DemoKey) }, "white space"},
+		"UTF-16":       {func() { write("\xff\xfe5\x00b\x00d\x002\x008\x005\x000\x00") }, "control characters"},
+		"cut":          {func() { write(fetchtest.DemoKey[:5]) }, "shorter than 12 bytes"},
+		"another file": {func() { write(strings.Repeat("x", 5000)) }, "longer than 4096 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(fetchtest.DemoKey)
+			defer os.Remove(path)
+			key, err := fetch.KeyFromFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			api := fetchtest.New(fetchtest.Config{})
+			c := newClient(t, fetch.ClientConfig{Key: key, Transport: fetchtest.Transport(api)})
+			now := time.Now()
+			check := func(want string) {
+				t.Helper()
+				now = now.Add(2 * time.Second)
+				changed, problem := c.CheckKey(now)
+				if changed || (problem == nil) != (want == "") || problem != nil && !strings.Contains(problem.Error(), want) {
+					t.Errorf("changed: %v, problem %v, want %q", changed, problem, want)
+				}
+				if a := send(t, c, api, "id"); a.Verdict != fetch.Found {
+					t.Errorf("%+v", a)
+				}
+			}
+			check("")
+			broken.spoil()
+			check(broken.want)
+			_ = os.Remove(path)
+			write(fetchtest.DemoKey)
+			check("")
+		})
+	}
+}

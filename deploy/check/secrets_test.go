@@ -43,6 +43,6 @@ func writeSecrets(t *testing.T, dir string) map[string]string {
 		"tls-ca": crt, "tls-cert": crt,
 		"tls-key":            write("tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})),
 		"sasl-password-file": secret,
-		"secret-key-file":    write("key", []byte("no-real-key\n")),
+		"secret-key-file":    write("key", []byte("not-a-real-key\n")),
 	}
 }
