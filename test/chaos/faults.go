@@ -101,6 +101,7 @@ type fault struct {
 	point  *kafkaproxy.Point // nil: at any time
 	random float64           // from 0 to 1, for choices of its own
 	held   *kafkaproxy.Held  // nil: no message is held
+	hits   bool              // the instance has a transaction open, or one whose end it does not know
 	older  *process          // of two with one name
 	end    func()            // ends it; nil: not needed
 	spares spares            // nil: none
@@ -204,6 +205,7 @@ func (j *injector) inject(ctx context.Context, f *fault) error {
 		}
 	}
 	open := f.on.proxy.InTransaction()
+	f.hits = open || ending
 	err := errNotInjected
 	if f.kind.inject != nil {
 		err = f.kind.inject(ctx, j, f)

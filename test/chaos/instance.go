@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"enricher/fetch/fetchtest"
+	"enricher/test/kafka"
 	"enricher/test/kafkaproxy"
 )
 
@@ -54,14 +54,11 @@ func (e *env) newInstance(name string, names names, nodes int) (i *instance, err
 	if i.api, err = fetchtest.Listen(e.requests.record(name, e.api)); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	admin, err := kafka.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	i.admin = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return nil, err
-	}
+	i.admin = "127.0.0.1:" + strconv.Itoa(admin[0])
 	i.log, err = os.Create(filepath.Join(e.dir, name+".log"))
 	return i, err
 }

@@ -7,7 +7,7 @@ package kafka
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
@@ -15,11 +15,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -140,7 +142,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	ports, err := freePorts((3 + len(cfg.Listeners)) * cfg.Nodes)
+	ports, err := FreePorts((3 + len(cfg.Listeners)) * cfg.Nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -192,8 +194,8 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 // newClusterID returns a random UUID as Kafka writes it.
 func newClusterID() string {
 	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails
-	id[0] &= 0x7f        // a text that began with a dash would be taken for a flag
+	_, _ = crand.Read(id) // never fails
+	id[0] &= 0x7f         // a text that began with a dash would be taken for a flag
 	return base64.RawURLEncoding.EncodeToString(id)
 }
 
@@ -334,16 +336,23 @@ func (c *Cluster) Stop() error {
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
 }
 
-// freePorts returns ports that are free now.
-func freePorts(n int) ([]int, error) {
+// FreePorts returns ports that are free now, below the range from which systems
+// take ports for outgoing connections: so a server that ends and starts again
+// finds its port still free.
+func FreePorts(n int) ([]int, error) {
+	const low, high, tries = 10000, 32000, 1000
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range tries {
+		if len(ports) == n {
+			return ports, nil
+		}
+		port := low + rand.IntN(high-low)
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {
-			return nil, err
+			continue
 		}
 		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("found %d free ports of %d", len(ports), n)
 }
