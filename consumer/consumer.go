@@ -190,7 +190,10 @@ func (c *Consumer) runSession(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
-	defer m.close() // no request of this session starts after its partitions are given up
+	defer func() {
+		// Others begin requests when this instance has left the group.
+		time.Sleep(m.close())
+	}()
 
 	c.setSession("")
 	c.log.Info("Kafka session opened", zap.String("group", c.cfg.Group),

@@ -25,8 +25,8 @@ import (
 
 const partitions = harness.Partitions
 
-// shareDelay is when an instance that was started may make requests: the timeout
-// of a request and a second after it has its assignment.
+// shareDelay is when an instance that joined a group makes requests at the latest:
+// the timeout of a request and a second after it has its assignment.
 const shareDelay = 7 * time.Second
 
 // A scenario runs on an embedded broker and, as the test TestKafka…, on a real one:

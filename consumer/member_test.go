@@ -25,23 +25,23 @@ type process struct {
 	group *coordinator
 
 	cutUntil   time.Time // nothing passes to or from Kafka before
-	removed    time.Time // when it was removed from the group by hand
 	topicSize  int32     // as its metadata has it
 	id         string
 	generation int32
 	owned      map[string][]int32
 	isLeader   bool
+	silent     bool  // it states no surplus and leaves with one
 	joins      int   // how many it began
 	revoking   bool  // until an open transaction has ended it does not join again
 	lastErr    error // of the heartbeats meanwhile
 }
 
 // startProcess starts an instance that joins the group.
-func startProcess(loop *limitertest.Loop, net *limitertest.Network, group *coordinator, rate rateLimit) *process {
+func startProcess(loop *limitertest.Loop, group *coordinator, r *groupRun) *process {
 	l := lookup.NewLimiter(true)
 	p := &process{
-		Instance: limitertest.NewInstance(loop, net, l), membership: newMembership(rate, l, loop.Now, zap.NewNop()),
-		loop: loop, rng: net.Rand, group: group, topicSize: group.partitions, generation: -1,
+		Instance: limitertest.NewInstance(loop, r.net, l), membership: newMembership(r.limit, l, loop.Now, zap.NewNop()),
+		loop: loop, rng: r.net.Rand, group: group, topicSize: group.partitions, generation: -1, silent: r.silent,
 	}
 	p.Lease = p.Valid
 	p.join()
@@ -69,6 +69,9 @@ func (p *process) join() {
 	p.revoking = false
 	n := p.joins
 	metadata := p.JoinGroupMetadata([]string{simTopic}, maps.Clone(p.owned), p.generation)
+	if p.silent {
+		metadata, _ = memberNote{}.addTo(p.GroupBalancer.JoinGroupMetadata([]string{simTopic}, maps.Clone(p.owned), p.generation))
+	}
 	p.request(func(reply func(func())) {
 		p.group.joinGroup(p.id, metadata, func(r joinResponse) {
 			reply(func() {
@@ -167,10 +170,14 @@ func (p *process) lose(err error) {
 	p.join()
 }
 
-// heartbeat is the client's, every second, with one of our own behind it.
+// heartbeat is the client's, every second, with one of our own behind it; during
+// a join it is our own.
 func (p *process) heartbeat() {
 	again := func() { p.At(p.loop.Now().Add(time.Second), p.heartbeat) }
 	if p.joining() || p.id == "" {
+		if p.id != "" {
+			p.ownHeartbeat()
+		}
 		again()
 		return
 	}
@@ -203,21 +210,22 @@ func (p *process) ownHeartbeat() {
 	})
 }
 
-// hears reports whether the process hears from Kafka and has done so since it was
-// removed from the group.
-func (p *process) hears() bool {
-	now := p.loop.Now()
-	return !p.Frozen() && now.After(p.cutUntil) && now.Sub(p.removed) > 3*time.Second
-}
+// hears reports whether the process hears from Kafka.
+func (p *process) hears() bool { return !p.Frozen() && p.loop.Now().After(p.cutUntil) }
 
 // leave ends the process in order.
 func (p *process) leave() {
 	p.At(p.loop.Now(), func() {
-		p.close()
-		id := p.id
-		p.id = ""
-		p.joins++
-		p.request(func(func(func())) { p.group.remove(id) })
+		wait := p.close()
+		if p.silent {
+			wait = 0
+		}
+		p.At(p.loop.Now().Add(wait), func() {
+			id := p.id
+			p.id = ""
+			p.joins++
+			p.request(func(func(func())) { p.group.remove(id) })
+		})
 	})
 }
 

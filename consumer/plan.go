@@ -20,6 +20,40 @@ type groupPlan struct {
 	// Unsettled is for how long from the planning members of the group may yet work
 	// by other numbers of partitions.
 	Unsettled time.Duration `json:"unsettled_ns,omitempty"`
+	// Surplus is for how long from the planning requests may count that were made in
+	// slots of partitions which their member no longer holds.
+	Surplus time.Duration `json:"surplus_ns,omitempty"`
+}
+
+// memberNote is what a member adds to its join, behind the balancer's user data.
+type memberNote struct {
+	// Surplus is for how long at most the member still uses more than what it holds
+	// is worth.
+	Surplus time.Duration `json:"surplus_ns"`
+}
+
+// addTo returns the metadata of a join with the note. The user data of the
+// balancer ends with a generation, which it leaves out if it is −1.
+func (n memberNote) addTo(join []byte) ([]byte, error) {
+	var meta kmsg.ConsumerMemberMetadata
+	var balancer kmsg.StickyMemberMetadata
+	if err := errors.Join(meta.ReadFrom(join), balancer.ReadFrom(meta.UserData)); err != nil {
+		return nil, err
+	}
+	note, err := json.Marshal(n)
+	balancer.Generation = max(0, balancer.Generation)
+	meta.UserData = append(balancer.AppendTo(nil), note...)
+	return meta.AppendTo(nil), err
+}
+
+// parseNote returns the note in the metadata of a join.
+func parseNote(meta *kmsg.ConsumerMemberMetadata) (n memberNote, err error) {
+	var balancer kmsg.StickyMemberMetadata
+	if err := balancer.ReadFrom(meta.UserData); err != nil {
+		return n, err
+	}
+	err = json.Unmarshal(meta.UserData[len(balancer.AppendTo(nil)):], &n)
+	return n, err
 }
 
 // parsePlan returns the plan in an assignment.
@@ -65,17 +99,26 @@ func (p planner) Balance(b *kgo.ConsumerBalancer, topics map[string]int32) kgo.I
 
 // planFor makes the plan of a new generation. Members may still work by other
 // numbers of partitions if the generation before had others, or if members that
-// hold partitions come from a generation that this leader missed.
+// hold partitions come from a generation that this leader missed. A group that is
+// not new may have lost a member.
 func (m *membership) planFor(b *kgo.ConsumerBalancer, topics map[string]int32) groupPlan {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	plan := groupPlan{Generation: b.Info().Generation, Partitions: maps.Clone(topics)}
+	if plan.Generation > 1 {
+		plan.Surplus = m.rate.lost()
+	}
 	unsettled := time.Duration(0)
 	b.EachMember(func(_ *kmsg.JoinGroupResponseMember, meta *kmsg.ConsumerMemberMetadata) {
 		if len(meta.OwnedPartitions) > 0 && meta.Generation > m.latest.Generation {
-			unsettled = m.rate.sessionTimeout
+			unsettled = m.rate.change()
 		}
+		note, err := parseNote(meta)
+		if err != nil { // another program
+			note.Surplus = m.rate.counts()
+		}
+		plan.Surplus = max(plan.Surplus, note.Surplus)
 	})
-	plan := groupPlan{Generation: b.Info().Generation, Partitions: maps.Clone(topics)}
 	m.learn(plan, unsettled)
 	plan.Unsettled = max(0, m.unsettled.Sub(m.now()))
 	return plan

@@ -27,9 +27,26 @@ type rateLimit struct {
 	sessionTimeout time.Duration // of a member
 }
 
-// handover is how long requests may count that an instance made in slots which it
-// no longer has: they end within apiTimeout, and count for a second after.
-func (r rateLimit) handover() time.Duration { return r.apiTimeout + time.Second }
+// counts is how long a request may count from its beginning: it ends within
+// apiTimeout, and counts for a second after.
+func (r rateLimit) counts() time.Duration { return r.apiTimeout + time.Second }
+
+// lease is how long an instance may begin requests after a heartbeat that the
+// broker has accepted. The group replaces it after timeout at the earliest, and by
+// then none of its requests counts any more. A timeout that is too short for that
+// leaves a third of it, and the rest is the others' to wait: see lost.
+func (r rateLimit) lease(timeout time.Duration) time.Duration {
+	return max(timeout-r.counts(), timeout/3)
+}
+
+// lost is how long requests may count of a member that the group has replaced.
+func (r rateLimit) lost() time.Duration {
+	return r.lease(r.sessionTimeout) + r.counts() - r.sessionTimeout
+}
+
+// change is how long requests may count that a member makes by a plan which the
+// group has replaced.
+func (r rateLimit) change() time.Duration { return r.lease(r.sessionTimeout) + r.counts() }
 
 // share returns what the partitions held are worth, in requests per second.
 // totals is the number of partitions of every input topic.
@@ -78,8 +95,10 @@ func (r rateLimit) share(held map[string][]int32, totals map[string]int32) float
 // a sync has the new assignment before anything is given up, and a join states
 // what is still held before another member can receive it.
 //
-// The group's leader adds a groupPlan to every assignment, so that all members of
-// a generation divide the rate by the same number of partitions.
+// Each member states in its join how long it still uses more than what it holds is
+// worth. The group's leader adds a groupPlan to every assignment, so that all
+// members of a generation divide the rate by the same number of partitions, and
+// wait for those requests.
 type membership struct {
 	kgo.GroupBalancer // cooperative-sticky
 	rate              rateLimit
@@ -114,13 +133,17 @@ func newMembership(rate rateLimit, l *lookup.Limiter, now func() time.Time, log 
 	}
 }
 
-// close gives the share up. What the client of a session that is over still does
-// changes nothing any more.
-func (m *membership) close() {
+// close gives the share up, and returns for how long requests may still count:
+// who leaves the group earlier exceeds the rate together with those who take
+// over. What the client of a session that is over still does changes nothing any
+// more.
+func (m *membership) close() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
-	m.limiter.SetShare(m.now(), 0, 0)
+	now := m.now()
+	m.limiter.SetShare(now, 0, 0)
+	return m.limiter.Surplus(now, m.rate.apiTimeout)
 }
 
 // OnBrokerE2E sees that a request of the client had a response, but not which.
@@ -140,12 +163,20 @@ func (m *membership) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.Broker
 
 // heartbeats sends a heartbeat whenever the client had a response to one of its
 // own, until ctx is done. So they cannot keep a member alive whose client does not.
+// During a join, in which the group keeps its members and the client sends none,
+// they show that it still does.
 func (m *membership) heartbeats(ctx context.Context, s *session.Session) {
+	inJoin := time.NewTicker(time.Second)
+	defer inJoin.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.beat:
+		case <-inJoin.C:
+			if !m.joining() {
+				continue
+			}
 		}
 		sent := m.now()
 		generation, err := s.Heartbeat(ctx)
@@ -165,16 +196,20 @@ func (m *membership) onHeartbeat(sent time.Time, generation int32, err error) {
 		m.member, m.alive = laterOf(m.member, sent), laterOf(m.alive, sent)
 	case errors.Is(err, kerr.RebalanceInProgress):
 		m.alive = laterOf(m.alive, sent)
+	case m.inJoin && errors.Is(err, kerr.IllegalGeneration):
+		// The join has ended, and its response is on its way.
 	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID):
 		m.member, m.alive = time.Time{}, time.Time{}
 	}
 }
 
-// Valid reports whether the group cannot have replaced this instance yet.
+// Valid reports whether a request may begin: the group cannot replace this
+// instance before it has ended.
 func (m *membership) Valid(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.closed && lookup.Elapsed(m.alive, now) < m.rate.sessionTimeout && lookup.Elapsed(m.member, now) < session.RebalanceTimeout
+	return !m.closed && lookup.Elapsed(m.alive, now) < m.rate.lease(m.rate.sessionTimeout) &&
+		lookup.Elapsed(m.member, now) < m.rate.lease(session.RebalanceTimeout)
 }
 
 // joining reports whether a join is under way.
@@ -187,10 +222,16 @@ func (m *membership) joining() bool {
 // JoinGroupMetadata is called when a join begins, with what is still held.
 func (m *membership) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.inJoin = true
 	m.setShare(current)
-	m.mu.Unlock()
-	return m.GroupBalancer.JoinGroupMetadata(topics, current, generation)
+	join := m.GroupBalancer.JoinGroupMetadata(topics, current, generation)
+	noted, err := memberNote{m.limiter.Surplus(m.now(), m.rate.apiTimeout)}.addTo(join)
+	if err != nil {
+		m.log.Error("cannot add to the metadata of a join, others wait longer", zap.Error(err))
+		return join
+	}
+	return noted
 }
 
 // ParseSyncAssignment is called when a join ends, with the new assignment.
@@ -223,7 +264,7 @@ func (m *membership) setShare(held map[string][]int32) {
 		return
 	}
 	now := m.now()
-	wait := m.rate.handover() + max(0, m.unsettled.Sub(now))
+	wait := m.plan.Surplus + max(0, m.unsettled.Sub(now))
 	m.limiter.SetShare(now, m.rate.share(held, m.plan.Partitions), wait)
 }
 
@@ -232,7 +273,7 @@ func (m *membership) setShare(held map[string][]int32) {
 // of the plan works at most until its lease ends.
 func (m *membership) learn(plan groupPlan, unsettled time.Duration) {
 	if m.latest.Generation >= 0 && !maps.Equal(m.latest.Partitions, plan.Partitions) {
-		unsettled = max(unsettled, m.rate.sessionTimeout)
+		unsettled = max(unsettled, m.rate.change())
 	}
 	m.unsettled = laterOf(m.unsettled, m.now().Add(unsettled))
 	m.latest = plan

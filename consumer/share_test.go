@@ -27,32 +27,32 @@ var (
 // groupRun is a simulation of a group whose members all have a backlog.
 type groupRun struct {
 	net    *limitertest.Network
-	rate   float64
+	limit  rateLimit // of the members
+	silent bool      // members state no surplus and leave with one
 	most   int
 	from   time.Duration
 	events []string
 }
 
 // runGroup draws a group and what happens to it, for two minutes and a half.
-func runGroup(seed uint64, change func(*rateLimit)) *groupRun {
+func runGroup(seed uint64, change func(*groupRun)) *groupRun {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	loop := limitertest.NewLoop()
 	way := limitertest.Between(rng, time.Millisecond, 40*time.Millisecond)
 	r := &groupRun{
-		net:  &limitertest.Network{Out: way, API: 20 * time.Millisecond, Back: way, Rand: rng},
-		rate: []float64{200, 200, 60}[rng.IntN(3)],
+		net:   &limitertest.Network{Out: way, API: 20 * time.Millisecond, Back: way, Rand: rng},
+		limit: rateLimit{[]float64{200, 200, 60}[rng.IntN(3)], limitertest.Timeout, simSessionTimeout},
 	}
 	const d = 150 * time.Second
 	if rng.IntN(3) > 0 {
 		r.net.Stalls = limitertest.RandomStalls(rng, limitertest.InOrder, 3*time.Second, d)
 	}
 	group := newCoordinator(loop, rng, 1+rng.Int32N(6))
-	limit := rateLimit{r.rate, limitertest.Timeout, simSessionTimeout}
 	if change != nil {
-		change(&limit)
+		change(r)
 	}
 	var all []*process
-	start := func() { all = append(all, startProcess(loop, r.net, group, limit)) }
+	start := func() { all = append(all, startProcess(loop, group, r)) }
 	for range 1 + rng.IntN(4) {
 		loop.After(limitertest.Between(rng, 0, 5*time.Second), start)
 	}
@@ -63,15 +63,15 @@ func runGroup(seed uint64, change func(*rateLimit)) *groupRun {
 		loop.After(at, func() {
 			i := rng.IntN(len(all))
 			p, long := all[i], limitertest.Between(rng, 100*time.Millisecond, 25*time.Second)
-			switch rng.IntN(9) {
+			switch rng.IntN(8) {
 			case 0:
 				note("%d is killed, its next start in %v", i, long/3)
 				p.Stop()
-				loop.After(long/3, func() { all[i] = startProcess(loop, r.net, group, limit) })
+				loop.After(long/3, func() { all[i] = startProcess(loop, group, r) })
 			case 1:
 				note("%d leaves and comes back", i)
 				p.leave()
-				loop.After(time.Second, func() { all[i] = startProcess(loop, r.net, group, limit) })
+				loop.After(time.Second, func() { all[i] = startProcess(loop, group, r) })
 			case 2, 3:
 				if p.hears() {
 					note("%d is cut off from Kafka for %v", i, long)
@@ -91,13 +91,6 @@ func runGroup(seed uint64, change func(*rateLimit)) *groupRun {
 					}
 				}
 			case 7:
-				// A member that does not hear of its removal works until its lease ends.
-				if p.hears() {
-					note("%d is removed from the group", i)
-					group.remove(p.id)
-					p.removed = loop.Now()
-				}
-			case 8:
 				if len(all) < 5 {
 					note("%d starts", len(all))
 					start()
@@ -110,17 +103,17 @@ func runGroup(seed uint64, change func(*rateLimit)) *groupRun {
 	return r
 }
 
-// Instances join, leave, crash, are stopped, cut off and removed, partitions are
-// added while instances are on standby, and the network to the API stalls: no
+// Instances join, leave, crash, are stopped and cut off, partitions are added
+// while instances are on standby, and the network to the API stalls: no
 // second holds more requests than the rate.
 func TestGroupKeepsTheRate(t *testing.T) {
 	requests, room := 0, 0.0
 	for seed := *firstShareSeed; seed < *firstShareSeed+*shareSeeds; seed++ {
 		r := runGroup(seed, nil)
 		requests += len(r.net.Arrivals)
-		room += 150 * r.rate
-		if float64(r.most) > r.rate {
-			t.Fatalf("-share-seed %d: %d requests in the second from %v, at a rate of %v\n%s", seed, r.most, r.from, r.rate, strings.Join(r.events, "\n"))
+		room += 150 * r.limit.perSecond
+		if float64(r.most) > r.limit.perSecond {
+			t.Fatalf("-share-seed %d: %d requests in the second from %v, at a rate of %v\n%s", seed, r.most, r.from, r.limit.perSecond, strings.Join(r.events, "\n"))
 		}
 	}
 	used := float64(requests) / room
@@ -130,15 +123,23 @@ func TestGroupKeepsTheRate(t *testing.T) {
 	}
 }
 
-// Shares that grow a second after their assignment exceed the rate: the
-// simulation can see it.
-func TestGroupExceedsTheRateWithoutWaiting(t *testing.T) {
-	for seed := range uint64(200) {
-		if r := runGroup(seed, func(l *rateLimit) { l.apiTimeout = 0 }); float64(r.most) > r.rate {
-			return
-		}
+// The simulation sees each precaution that is missing.
+func TestGroupExceedsTheRateWithoutAPrecaution(t *testing.T) {
+	for name, change := range map[string]func(*groupRun){
+		"members do not state what they still use, and leave": func(r *groupRun) { r.silent = true },
+		"leases last as long as the broker waits":             func(r *groupRun) { r.limit.sessionTimeout += r.limit.counts() },
+		"requests end when they like":                         func(r *groupRun) { r.limit.apiTimeout = 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(400) {
+				if r := runGroup(seed, change); float64(r.most) > r.limit.perSecond {
+					t.Logf("seed %d: %d requests in a second", seed, r.most)
+					return
+				}
+			}
+			t.Error("no simulation exceeds the rate")
+		})
 	}
-	t.Error("no simulation exceeds the rate")
 }
 
 // simulated is a membership whose clock the test sets.
@@ -188,27 +189,31 @@ func TestLeaseFollowsHeartbeatResponses(t *testing.T) {
 		run  func(s *simulated)
 		want time.Duration
 	}{
-		"from the sync": {func(*simulated) {}, 9 * sec},
+		"from the sync": {func(*simulated) {}, 3 * sec},
 		"from the last heartbeat": {func(s *simulated) {
 			sent := s.after(5 * sec).clock
 			s.after(sec).onHeartbeat(sent, 3, nil)
-		}, 9 * sec},
+		}, 3 * sec},
 		"responses out of order": {func(s *simulated) {
 			first, second := s.after(sec).clock, s.after(sec).clock
 			s.onHeartbeat(second, 3, nil)
 			s.onHeartbeat(first, 3, nil)
-		}, 10 * sec},
-		"no response":          {func(s *simulated) { s.after(5*sec).onHeartbeat(s.clock, 3, kerr.RequestTimedOut) }, 4 * sec},
-		"a rebalance keeps it": {func(s *simulated) { s.after(5*sec).onHeartbeat(s.clock, 3, kerr.RebalanceInProgress) }, 10 * sec},
+		}, 4 * sec},
+		"no response":          {func(s *simulated) { s.after(2*sec).onHeartbeat(s.clock, 3, kerr.RequestTimedOut) }, sec},
+		"a rebalance keeps it": {func(s *simulated) { s.after(5*sec).onHeartbeat(s.clock, 3, kerr.RebalanceInProgress) }, 4 * sec},
 		"but for the rebalance timeout only": {func(s *simulated) {
-			for range 15 {
+			for range 12 {
 				s.after(sec).onHeartbeat(s.clock, 3, kerr.RebalanceInProgress)
 			}
-		}, session.RebalanceTimeout - 16*sec},
+		}, session.RebalanceTimeout - 6*sec - 13*sec},
 		"another generation says nothing": {func(s *simulated) {
-			s.after(5*sec).onHeartbeat(s.clock, 4, nil)
+			s.after(2*sec).onHeartbeat(s.clock, 4, nil)
 			s.onHeartbeat(s.clock, 2, kerr.IllegalGeneration)
-		}, 4 * sec},
+		}, sec},
+		"a join whose response is on its way": {func(s *simulated) {
+			s.JoinGroupMetadata([]string{simTopic}, nil, 3)
+			s.onHeartbeat(s.clock, 3, kerr.IllegalGeneration)
+		}, 3 * sec},
 		"not a member":       {func(s *simulated) { s.onHeartbeat(s.clock, 3, kerr.UnknownMemberID) }, 0},
 		"another generation": {func(s *simulated) { s.onHeartbeat(s.clock, 3, kerr.IllegalGeneration) }, 0},
 		"fenced":             {func(s *simulated) { s.onHeartbeat(s.clock, 3, kerr.FencedInstanceID) }, 0},
@@ -288,8 +293,8 @@ func TestSharesAddUp(t *testing.T) {
 
 func TestShareFollowsTheAssignment(t *testing.T) {
 	s := newSimulated()
-	s.sync(t, planOf12, 0, 1, 2)
-	if got := s.after(5900 * time.Millisecond).perSecond(); got != 0 {
+	s.sync(t, `{"generation":3,"partitions":{"calls":12},"surplus_ns":2000000000}`, 0, 1, 2)
+	if got := s.after(1900 * time.Millisecond).perSecond(); got != 0 {
 		t.Errorf("requests of the former owner may still count, and there are %v per second", got)
 	}
 	if got := s.after(100 * time.Millisecond).perSecond(); got != 50 {
@@ -305,7 +310,7 @@ func TestShareFollowsTheAssignment(t *testing.T) {
 	}
 	// Members that have not heard of the 24 may work by 12 until their leases end.
 	s.sync(t, `{"generation":5,"partitions":{"calls":24}}`, 0, 1, 2)
-	if got := s.after(15900 * time.Millisecond).perSecond(); got != 16 {
+	if got := s.after(9900 * time.Millisecond).perSecond(); got != 16 {
 		t.Errorf("before the leases have ended: %v per second", got)
 	}
 	if got := s.after(100 * time.Millisecond).perSecond(); got != 25 {
@@ -375,6 +380,62 @@ func TestPlanStatesHowLongAnotherNumberOfPartitionsMayBeInUse(t *testing.T) {
 				if err != nil || plan.Generation != 5 || plan.Partitions[simTopic] != 12 || plan.Unsettled != c.want {
 					t.Errorf("%s: %+v, %v, want %v", a.MemberID, plan, err, c.want)
 				}
+			}
+		})
+	}
+}
+
+// The leader includes for how long the requests of members may count that were made
+// in slots of what they gave up.
+func TestPlanStatesHowLongRequestsOfTheFormerOwnerMayCount(t *testing.T) {
+	join := func(generation int32, change func(*simulated)) []byte {
+		s := newSimulated()
+		s.sync(t, planOf12, 0, 1, 2, 3, 4, 5)
+		for range 100 { // fills its share
+			slot, _ := s.after(10 * time.Millisecond).limiter.Reserve(s.clock)
+			if slot == nil {
+				t.Fatal("no slot")
+			}
+			slot.Connected(s.clock)
+			slot.Written()
+			slot.Done(s.clock, true)
+		}
+		change(s)
+		return s.JoinGroupMetadata([]string{simTopic}, map[string][]int32{simTopic: {0, 1, 2}}, generation)
+	}
+	withoutNote := func(s *simulated) []byte {
+		return s.GroupBalancer.JoinGroupMetadata([]string{simTopic}, nil, -1)
+	}
+	for name, c := range map[string]struct {
+		metadata []byte
+		want     time.Duration
+	}{
+		"half of what was used at once": {join(3, func(*simulated) {}), 500 * time.Millisecond},
+		"some of it a while ago":        {join(3, func(s *simulated) { s.after(300 * time.Millisecond) }), 200 * time.Millisecond},
+		"all of it a while ago":         {join(3, func(s *simulated) { s.after(time.Second) }), 0},
+		"without a generation":          {join(-1, func(*simulated) {}), 500 * time.Millisecond},
+		"requests without a response": {join(3, func(s *simulated) {
+			s.after(time.Second)
+			for range 60 {
+				s.after(10 * time.Millisecond).limiter.Reserve(s.clock)
+			}
+		}), 6 * time.Second},
+		"another program": {withoutNote(newSimulated()), 6 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSimulated()
+			b, _, err := s.MemberBalancer([]kmsg.JoinGroupResponseMember{{MemberID: "a", ProtocolMetadata: c.metadata}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.(kgo.GroupMemberBalancerInfo).SetBalanceInfo(kgo.BalanceInfo{Generation: 4})
+			into, err := b.(kgo.GroupMemberBalancerOrError).BalanceOrError(map[string]int32{simTopic: 12})
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan, err := parsePlan(into.IntoSyncAssignment()[0].MemberAssignment)
+			if err != nil || plan.Surplus != c.want {
+				t.Errorf("%v, %v; want %v", plan.Surplus, err, c.want)
 			}
 		})
 	}

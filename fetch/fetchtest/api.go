@@ -122,6 +122,7 @@ func (a *API) decide(r *http.Request, callID string, bodyFault *Fault) Fault {
 	defer a.mu.Unlock()
 	now := a.cfg.Now() // under the lock, so that arrivals are in order
 	a.arrivals.add(now)
+	reportArrival(r)
 	if r.URL.Path != Path {
 		a.strays++
 		return Status(http.StatusNotFound)

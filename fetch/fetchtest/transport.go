@@ -19,7 +19,8 @@ var errReset = errors.New("read: connection reset by peer (in memory)")
 // goroutine. It uses no sockets, so it works inside a testing/synctest bubble. A
 // client that gives up or closes the body early cancels the handler's context; a
 // handler that panics resets the connection; one that announces more than it
-// writes cuts the response short.
+// writes cuts the response short. As in a network that keeps order, an API has
+// counted a request before the next one is written.
 func Transport(h http.Handler) http.RoundTripper { return memory{h} }
 
 type memory struct{ handler http.Handler }
@@ -41,7 +42,8 @@ func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	// The handler gets the context of a server: without the values and the trace
 	// of the client's, but done when that is.
-	serverCtx, cancel := context.WithCancel(context.Background())
+	arrived := make(chan struct{})
+	serverCtx, cancel := context.WithCancel(context.WithValue(context.Background(), arrivedKey{}, sync.OnceFunc(func() { close(arrived) })))
 	stop := context.AfterFunc(ctx, cancel)
 	in := req.Clone(serverCtx)
 	in.Body = io.NopCloser(bytes.NewReader(body))
@@ -50,13 +52,9 @@ func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
 	if in.Host == "" {
 		in.Host = req.URL.Host
 	}
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil {
-		if trace.GotConn != nil {
-			trace.GotConn(httptrace.GotConnInfo{})
-		}
-		if trace.WroteRequest != nil {
-			trace.WroteRequest(httptrace.WroteRequestInfo{})
-		}
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.GotConn != nil {
+		trace.GotConn(httptrace.GotConnInfo{})
 	}
 
 	w := &memoryWriter{header: http.Header{}, started: make(chan struct{})}
@@ -65,8 +63,17 @@ func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
 		defer stop()
 		defer cancel()
 		defer func() { w.end(recover(), serverCtx.Err() != nil) }()
+		defer reportArrival(in) // of a handler that does not
 		m.handler.ServeHTTP(w, in)
 	}()
+	select {
+	case <-arrived:
+	case <-w.started:
+	case <-ctx.Done():
+	}
+	if trace != nil && trace.WroteRequest != nil {
+		trace.WroteRequest(httptrace.WroteRequestInfo{})
+	}
 
 	select {
 	case <-w.started:
@@ -88,6 +95,16 @@ func (m memory) RoundTrip(req *http.Request) (*http.Response, error) {
 		Body:          &memoryBody{PipeReader: w.body, ctx: ctx, cancel: cancel, undo: context.AfterFunc(ctx, func() { _ = w.body.CloseWithError(context.Cause(ctx)) })},
 		Request:       req,
 	}, nil
+}
+
+// arrivedKey is the context key of what reports that a request has arrived.
+type arrivedKey struct{}
+
+// reportArrival reports that a request has been counted.
+func reportArrival(r *http.Request) {
+	if report, ok := r.Context().Value(arrivedKey{}).(func()); ok {
+		report()
+	}
 }
 
 // memoryBody is the client's end of a response.

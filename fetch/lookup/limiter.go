@@ -76,6 +76,7 @@ type Limiter struct {
 	hold   time.Duration // for which a slot stays taken after the arrival
 
 	open    int         // slots of requests that may yet arrive
+	taken   time.Time   // when the last slot was
 	arrived []time.Time // when those with another taken slot had arrived, ascending
 	written []*Slot     // written, and fewer than neighbours connected since
 	next    time.Time   // when the next request is due, for even spacing
@@ -186,7 +187,23 @@ func (l *Limiter) Reserve(now time.Time) (*Slot, time.Duration) {
 	space := time.Duration(float64(l.hold) / (float64(l.slots) * l.pace))
 	l.next = latest(l.next.Add(space), now.Add(-catchUp))
 	l.open++
+	l.taken = now
 	return &Slot{limiter: l, taken: now}, 0
+}
+
+// Surplus returns for how long at most more slots are occupied than the share has,
+// as when it has become lower. timeout is that of one request.
+func (l *Limiter) Surplus(now time.Time, timeout time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	surplus := l.open + len(l.arrived) - l.slots
+	switch {
+	case surplus <= 0:
+		return 0
+	case surplus <= len(l.arrived):
+		return max(0, l.arrived[surplus-1].Add(l.hold).Sub(now))
+	}
+	return max(0, l.taken.Add(timeout+l.hold).Sub(now))
 }
 
 // Throttled reports a response that asks for a slower pace. Refusals within one

@@ -17,8 +17,8 @@ import (
 
 const (
 	// shareDelay is how long after a change every instance has its final share of the
-	// rate, and its limiter has seen how fast the API is: shares grow six seconds after
-	// the group is stable again.
+	// rate, and its limiter has seen how fast the API is: shares grow at most six
+	// seconds after the group is stable again.
 	shareDelay = 12 * time.Second
 	// minRateUsed is the part of the rate that must be used in the steady phase.
 	// Rounding and the limiter's reserve for bunching requests cost about 1.5 %.

@@ -19,7 +19,7 @@ const (
 	// A rolling restart of three instances. A rebalance can begin just before a
 	// transaction does.
 	MaxAbortedByRestart       = 2
-	MaxPauseInRestart         = 9 * time.Second // of the outcomes of one partition
+	MaxPauseInRestart         = 4 * time.Second // of the outcomes of one partition
 	MaxRequestsPerCallRestart = 1.01
 
 	// After processes were frozen for up to a minute: until each has committed again,

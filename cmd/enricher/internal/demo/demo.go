@@ -33,6 +33,7 @@ const (
 	notFoundWindow = 6 * time.Second
 	apiRate        = 200
 	partitions     = 12
+	apiTimeout     = 3100 * time.Millisecond // the shortest that a client accepts is 3 s
 	sessionTimeout = 3 * time.Second
 	// Brokers refuse a shorter one by default.
 	externalSessionTimeout = 6 * time.Second

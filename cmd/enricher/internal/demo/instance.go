@@ -31,7 +31,7 @@ func (s *settings) newInstance(name string) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := fetch.NewClient(fetch.ClientConfig{BaseURL: s.API, SDKAppID: fetchtest.DemoSDKAppID, Key: key})
+	client, err := fetch.NewClient(fetch.ClientConfig{BaseURL: s.API, SDKAppID: fetchtest.DemoSDKAppID, Key: key, Timeout: apiTimeout})
 	if err != nil {
 		return nil, err
 	}
