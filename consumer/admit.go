@@ -26,19 +26,26 @@ func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) er
 	}
 	p.held = true
 	p.lastBlock = nil
-	p.end = max(p.end, f.LastStableOffset)
 	p = c.checkLog(p, f)
+	head := p.tracker.head
 	for _, rec := range f.Records {
 		p.epoch = max(p.epoch, rec.LeaderEpoch)
-		if !p.tracker.add(rec.Offset, rec.Timestamp.UnixMilli(), int64(producer.PayloadSize(rec))) {
+		if rec.Attrs.IsControl() { // the end of a transaction
+			p.tracker.pass(rec.Offset)
 			continue
 		}
-		if o, ev := c.decode(p, rec, now); ev == nil {
+		if !p.tracker.add(rec.Offset, int64(producer.PayloadSize(rec))) {
+			continue
+		}
+		o, ev := c.decode(p, rec, now)
+		p.tracker.setTime(o.at.UnixMilli())
+		if ev == nil {
 			c.complete(p, o, now)
 		} else {
 			c.toLookUp = append(c.toLookUp, ev)
 		}
 	}
+	p.onFetched(f, p.tracker.head > head)
 	if len(c.toLookUp) > 0 {
 		c.scheduler.Add(c.toLookUp)
 		c.toLookUp = nil
@@ -72,6 +79,8 @@ func (c *conductor) checkLog(p *partition, f *kgo.FetchTopicPartition) *partitio
 // look up. A panic is that event's own.
 func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outcome, ev *lookup.Event) {
 	o.rec = rec
+	recorded := lookup.EventTime(now, producer.OriginalTimestamp(rec), rec.Timestamp.UnixMilli())
+	o.at = recorded
 	defer func() {
 		if v := recover(); v != nil {
 			c.log.Error("panic while handling an event", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()),
@@ -90,6 +99,7 @@ func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outc
 		return o, nil
 	}
 	o.callID = parsed.CallID
+	o.at = lookup.EventTime(now, parsed.Time, recorded.UnixMilli())
 	if e, ok := c.cache.Get(now, parsed.CallID); ok {
 		c.cacheHits.Inc()
 		o.value, o.requestID, o.source = e.Value, e.RequestID, lookup.CacheHit
@@ -97,8 +107,7 @@ func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outc
 	}
 	return o, &lookup.Event{
 		CallID: parsed.CallID, Assignment: p.assignment,
-		Time:     lookup.EventTime(now, parsed.Time, producer.OriginalTimestamp(rec), rec.Timestamp.UnixMilli()),
-		Recorded: lookup.EventTime(now, producer.OriginalTimestamp(rec), rec.Timestamp.UnixMilli()),
+		Time: o.at, Recorded: recorded,
 		// The record is a window into a batch of up to megabytes, and may have to
 		// wait for minutes.
 		Source: clone(rec),

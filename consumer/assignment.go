@@ -36,13 +36,19 @@ type partition struct {
 	// of them since a record was polled.
 	blocked, lastBlock *block
 	unresolved         bool // its start is not known, so the tracker means nothing yet
-	commitStart        bool // its start is to be committed, or a restart would skip events
+	// commitProgress: its progress is to be committed although no event of it is
+	// completed. It is a start, without which a restart would skip events, or a
+	// transaction marker was passed.
+	commitProgress bool
 	// resetBelowCommit: the log was truncated below what is committed. What the
 	// broker reports as committed counts only if this tracker committed it.
 	resetBelowCommit bool
-	end              int64          // of the log, as last reported
 	epoch            int32          // the last leader epoch of what was polled; −1: nothing was
 	lastCommit       session.Offset // of the last transaction that it was in
+
+	assigned time.Time
+	log      session.LogRange // as last reported
+	stall
 }
 
 // syncAssignments makes the trackers those of the partitions that the client
@@ -104,8 +110,7 @@ func (c *conductor) onAssigned(a session.Assignment, now time.Time) {
 			zap.Stringer("partition", tp), zap.Int64("committed", committed.Offset))
 	}
 	p.tracker = newTracker(done)
-	p.end = a.Start
-	p.commitStart = a.StartIsNew && c.cfg.AutoOffsetReset == Latest
+	p.commitProgress = a.StartIsNew && c.cfg.AutoOffsetReset == Latest
 	p.unresolved = false
 	if p.blocked != nil {
 		p.blocked.retryAt = now // the client still has a provisional offset; retryBlocked sets it
@@ -117,7 +122,7 @@ func (c *conductor) onAssigned(a session.Assignment, now time.Time) {
 // install gives a partition a tracker and a new assignment id.
 func (c *conductor) install(tp topicPartition, t *tracker) *partition {
 	c.lastAssignment++
-	p := &partition{topicPartition: tp, assignment: c.lastAssignment, tracker: t, epoch: -1}
+	p := &partition{topicPartition: tp, assignment: c.lastAssignment, tracker: t, epoch: -1, assigned: time.Now()}
 	c.parts[tp] = p
 	c.byAssignment[p.assignment] = p
 	return p

@@ -27,12 +27,15 @@ const (
 	UnreadableBatch      BlockReason = "unreadable_batch"      // a batch is damaged or too large to unpack
 	FetchFailed          BlockReason = "fetch_failed"          // the broker refuses to return records
 	TopicUnavailable     BlockReason = "topic_unavailable"     // the topic is deleted or forbidden
+	Stalled              BlockReason = "stalled"               // nothing comes, though there is more and no error
+	OpenTransaction      BlockReason = "open_transaction"      // another program's; what lies behind cannot be read
 	OutputRefused        BlockReason = "output_refused"        // a topic does not accept an output; only this event waits
 )
 
 // BlockReasons returns all reasons.
 func BlockReasons() []BlockReason {
-	return []BlockReason{IncompatibleMetadata, OffsetUnavailable, NoCommittedOffset, UnreadableBatch, FetchFailed, TopicUnavailable, OutputRefused}
+	return []BlockReason{IncompatibleMetadata, OffsetUnavailable, NoCommittedOffset, UnreadableBatch, FetchFailed, TopicUnavailable,
+		Stalled, OpenTransaction, OutputRefused}
 }
 
 // Pauses between two tries of what is blocked: a broker's restart takes seconds, a
@@ -163,7 +166,7 @@ func (c *conductor) onTopicChange(t session.TopicChange) {
 }
 
 // blockedConditions returns what is blocked, sorted, and counts partitions by reason.
-func (c *conductor) blockedConditions() ([]Condition, map[BlockReason]int) {
+func (c *conductor) blockedConditions(now time.Time) ([]Condition, map[BlockReason]int) {
 	var all []Condition
 	counts := make(map[BlockReason]int)
 	for topic, err := range c.unavailable {
@@ -174,6 +177,10 @@ func (c *conductor) blockedConditions() ([]Condition, map[BlockReason]int) {
 		if p.blocked != nil {
 			counts[p.blocked.reason]++
 			all = append(all, Condition{string(p.blocked.reason), fmt.Sprintf("%v at offset %d: %s", tp, p.tracker.head, p.blocked.detail)})
+		}
+		for _, s := range p.stallConditions(now) {
+			counts[BlockReason(s.Reason)]++
+			all = append(all, s)
 		}
 		if len(p.refused) > 0 {
 			counts[OutputRefused]++

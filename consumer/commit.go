@@ -109,7 +109,7 @@ func (c *conductor) buildCommits() []*partitionCommit {
 	suspect, most := c.chooseSuspects()
 	total, left := 0, most
 	for _, p := range c.parts { // in random order, so that none is left out for ever
-		if len(p.completed) == 0 && !p.commitStart || total >= maxTxnMetadataBytes || most > 0 && left == 0 {
+		if len(p.completed) == 0 && !p.commitProgress || total >= maxTxnMetadataBytes || most > 0 && left == 0 {
 			continue
 		}
 		q := c.buildCommit(p, suspect, left)
@@ -167,7 +167,7 @@ func (c *conductor) buildCommit(p *partition, suspect bool, most int) *partition
 	}
 	n, done, metadata := fitMetadata(p.tracker, c.session.TopicID(p.topic), offsets, c.metadataLimit)
 	if n == 0 {
-		if !p.commitStart {
+		if !p.commitProgress {
 			return nil
 		}
 		done = p.tracker.after(nil)
@@ -179,10 +179,11 @@ func (c *conductor) buildCommit(p *partition, suspect bool, most int) *partition
 	}
 }
 
-// startsToCommit reports whether a partition's start has to be committed.
-func (c *conductor) startsToCommit() bool {
+// progressToCommit reports whether a partition's progress has to be committed
+// without an event.
+func (c *conductor) progressToCommit() bool {
 	for _, p := range c.parts {
-		if p.commitStart && p.blocked == nil {
+		if p.commitProgress && p.blocked == nil {
 			return true
 		}
 	}
@@ -244,7 +245,7 @@ func (c *conductor) onCommitted(commits []*partitionCommit) {
 			c.count(o)
 		}
 		q.part.tracker.commit(q.offsets, q.progress)
-		q.part.commitStart = false
+		q.part.commitProgress = false
 		q.part.lastCommit = q.offset
 		largest = max(largest, len(q.offset.Metadata))
 		c.throttlePartition(q.part, len(q.offset.Metadata))
@@ -276,7 +277,7 @@ func (c *conductor) count(o outcome) {
 	default:
 		c.enriched.Inc()
 	}
-	c.metrics.EventSeconds.Observe(time.Since(o.rec.Timestamp).Seconds())
+	c.metrics.EventSeconds.Observe(time.Since(o.at).Seconds())
 }
 
 // onAborted handles a transaction that the client reports as aborted. It may

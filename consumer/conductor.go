@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,7 +46,9 @@ type conductor struct {
 	suspects       suspects
 	unavailable    map[string]error // input topics that cannot be consumed
 	topicChanges   *mailbox.Mailbox[session.TopicChange]
+	listing        atomic.Pointer[listing] // the last one; nil before the first
 	nextGauges     time.Time
+	full           time.Time // when there was no room for events, at last
 }
 
 // run works until the drain is complete (nil), or the session is of no more use
@@ -117,6 +120,7 @@ func (c *conductor) throttleFetch(room int, due bool) {
 	case room <= 0 && !c.fetchPaused && (!due || c.draining):
 		c.session.PauseAll()
 		c.fetchPaused = true
+		c.full = time.Now()
 	case c.fetchPaused && room > c.cfg.MaxInFlight/4:
 		c.session.ResumeAll()
 		c.fetchPaused = false
@@ -190,7 +194,7 @@ func (c *conductor) completedCount() int {
 // due reports whether it is time for a transaction: an event has waited long
 // enough, or half of the room is taken by completed events.
 func (c *conductor) due(now time.Time) bool {
-	if c.startsToCommit() {
+	if c.progressToCommit() {
 		return true
 	}
 	n := c.completedCount()
@@ -222,7 +226,7 @@ func (c *conductor) collectOutcomes() {
 		p := c.byAssignment[o.Event.Assignment]
 		if p != nil && p.tracker.isPending(rec.Offset) {
 			c.complete(p, outcome{
-				rec: rec, callID: o.Event.CallID,
+				rec: rec, at: o.Event.Time, callID: o.Event.CallID,
 				value: o.Value, source: o.Source, requestID: o.RequestID, failure: o.Failure,
 			}, o.Completed)
 		}
@@ -244,18 +248,16 @@ func (c *conductor) updateGauges(now time.Time) {
 		return
 	}
 	c.nextGauges = now.Add(gaugeInterval)
-	var backlog int
-	oldest := now.UnixMilli()
+	backlog, oldest := 0, now.UnixMilli()
 	unread := make(map[topicPartition]offsetRange)
+	c.observeLogs(now)
+	c.refetchStalled(now)
 	for tp, p := range c.parts {
-		p.end = max(p.end, c.endOffsets.of(tp))
-		backlog += len(p.tracker.pending) - len(p.completed)
-		if p.tracker.head >= 0 {
-			backlog += int(max(0, p.end-p.tracker.head))
-			if p.blocked == nil && p.tracker.head < p.end {
-				unread[tp] = offsetRange{p.tracker.head, p.end}
-			}
+		backlog += len(p.tracker.pending) - len(p.completed) + int(p.unread(p.log.End))
+		if p.blocked == nil && p.tracker.head >= 0 && p.tracker.head < p.log.Stable {
+			unread[tp] = offsetRange{p.tracker.head, p.log.Stable}
 		}
+		p.commitProgress = p.commitProgress || p.tracker.passedAll()
 		for _, e := range p.tracker.pending {
 			oldest = min(oldest, e.at)
 		}
@@ -272,7 +274,7 @@ func (c *conductor) updateGauges(now time.Time) {
 	c.metrics.TimeToDrain.Set(drain)
 	c.metrics.RateLimit.Set(perSecond)
 	c.metrics.OldestEvent.Set(float64(now.UnixMilli()-oldest) / 1000)
-	blocked, counts := c.blockedConditions()
+	blocked, counts := c.blockedConditions(now)
 	for _, r := range BlockReasons() {
 		c.metrics.Blocked.WithLabelValues(string(r)).Set(float64(counts[r]))
 	}

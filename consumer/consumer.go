@@ -35,17 +35,17 @@ const logInterval = 10 * time.Second
 // Consumer is the pipeline of one instance. It outlives its Kafka sessions:
 // cache, rate limiter and breaker stay; trackers and outcomes belong to a session.
 type Consumer struct {
-	cfg        Config
-	log        *zap.Logger
-	metrics    *Metrics
-	records    producer.RecordBuilder
-	limiter    *lookup.Limiter
-	cache      *lookup.Cache
-	scheduler  *lookup.Scheduler
-	lease      *sessionLease
-	endOffsets endOffsets
-	scout      *scout
-	started    time.Time
+	cfg       Config
+	log       *zap.Logger
+	metrics   *Metrics
+	records   producer.RecordBuilder
+	limiter   *lookup.Limiter
+	cache     *lookup.Cache
+	scheduler *lookup.Scheduler
+	lease     *sessionLease
+	errors    clientErrors
+	scout     *scout
+	started   time.Time
 
 	enriched, skipped, cacheHits prometheus.Counter
 
@@ -77,6 +77,7 @@ func New(cfg Config) (*Consumer, error) {
 			EnrichedTopic: cfg.EnrichedTopic, DeadLetterTopic: cfg.DeadLetterTopic,
 			SDKAppID: strconv.Itoa(cfg.SDKAppID), MaxRecordBytes: cfg.MaxRecordBytes,
 		},
+		errors:  clientErrors{count: cfg.Metrics.KafkaErrors},
 		limiter: limiter,
 		cache:   cache,
 		lease:   lease,
@@ -172,7 +173,7 @@ func (c *Consumer) runSession(ctx context.Context) error {
 	m := newMembership(rateLimit{c.cfg.APIRate, c.cfg.Client.Timeout(), c.cfg.SessionTimeout}, c.limiter, time.Now, c.log)
 	c.lease.current.Store(m)
 	s, err := session.Open(ctx, session.Config{
-		Kafka:            c.cfg.Kafka,
+		Kafka:            func() []kgo.Opt { return append(c.cfg.Kafka(), kgo.WithHooks(&c.errors)) },
 		GroupOpts:        []kgo.Opt{kgo.Balancers(m), kgo.WithHooks(m)},
 		Group:            c.cfg.Group,
 		Instance:         c.cfg.Instance,

@@ -2,7 +2,6 @@ package consumer
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,15 +16,18 @@ const (
 )
 
 // refreshEndOffsets asks the broker from time to time where the input partitions
-// end, and at once after each join.
+// start and end, and at once after each join.
 func (c *conductor) refreshEndOffsets(ctx context.Context, s *session.Session) {
 	timer := time.NewTimer(endOffsetInterval)
 	defer timer.Stop()
 	for {
+		asked := time.Now()
 		request, cancel := context.WithTimeout(ctx, endOffsetTimeout)
-		ends, err := s.EndOffsets(request)
+		ranges, err := s.LogRanges(request)
 		cancel()
-		c.endOffsets.set(ends)
+		if ctx.Err() == nil {
+			c.listing.Store(&listing{asked, ranges, err})
+		}
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("failed to list some end offsets; backlog may be too low", zap.Error(err))
 		}
@@ -39,21 +41,9 @@ func (c *conductor) refreshEndOffsets(ctx context.Context, s *session.Session) {
 	}
 }
 
-// endOffsets holds the end offsets of the input partitions, as last reported.
-type endOffsets struct {
-	mu sync.Mutex
-	m  map[string]map[int32]int64
-}
-
-func (e *endOffsets) set(m map[string]map[int32]int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.m = m
-}
-
-// of returns 0 for a partition that is not known.
-func (e *endOffsets) of(tp topicPartition) int64 {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.m[tp.topic][tp.partition]
+// listing is what the broker reported about the logs of the input topics.
+type listing struct {
+	asked  time.Time
+	ranges map[string]map[int32]session.LogRange
+	err    error // why some are missing
 }

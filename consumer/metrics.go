@@ -15,12 +15,16 @@ type Metrics struct {
 	Lookup *lookup.Metrics
 
 	Events             *prometheus.CounterVec // outcome (enriched, dead_letter, skipped), reason ("" unless dead_letter)
-	EventSeconds       prometheus.Histogram   // Kafka timestamp of the event → its outcome committed
+	EventSeconds       prometheus.Histogram   // the event's own time → its outcome committed
 	OldestEvent        prometheus.Gauge       // seconds; age of the oldest event in flight, 0 when none
-	Backlog            prometheus.Gauge       // events of the assigned partitions without an outcome
+	Backlog            prometheus.Gauge       // events of the assigned partitions without an outcome, up to the high watermark
+	HeldBack           prometheus.Gauge       // of them, those behind the last stable offset
+	OpenTransaction    prometheus.Gauge       // seconds; how long a last stable offset has stood still, 0 when none does
+	Stalls             prometheus.Counter     // partitions fetched again because nothing came
 	TimeToDrain        prometheus.Gauge       // seconds until the backlog is done at the present rate
 	RateLimit          prometheus.Gauge       // requests per second that this instance may start; +Inf without a limit
 	Transactions       *prometheus.CounterVec // result: one of session.TxnResults
+	KafkaErrors        *prometheus.CounterVec // kind: one of the errorKinds
 	SessionRestarts    prometheus.Counter     // sessions opened after a failed one
 	MetadataBytes      prometheus.Gauge       // largest offset metadata of the last transaction
 	DeletedByRetention prometheus.Counter     // events that retention deleted before they were read, at most
@@ -60,12 +64,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		Lookup:             lookup.NewMetrics(reg),
 		Events:             counters("events_total", "Events by committed outcome.", "outcome", "reason"),
-		EventSeconds:       histogram("event_latency_seconds", "Time from an event's Kafka timestamp to its committed outcome.", []float64{.05, .1, .2, .5, 1, 2, 5, 7, 10, 20, 60, 120, 300, 900, 3600, 21600, 86400}),
+		EventSeconds:       histogram("event_latency_seconds", "Time from an event's own time to its committed outcome.", []float64{.05, .1, .2, .5, 1, 2, 5, 7, 10, 20, 60, 120, 300, 900, 3600, 21600, 86400}),
 		OldestEvent:        gauge("oldest_event_age_seconds", "Age of the oldest event in flight; 0 when there is none."),
 		Backlog:            gauge("backlog_events", "Events of the assigned partitions that have no outcome yet."),
+		HeldBack:           gauge("held_back_events", "Records of the assigned partitions that an open transaction of another program holds back."),
+		OpenTransaction:    gauge("open_transaction_seconds", "How long such a transaction has held back a partition; 0 when none does."),
+		Stalls:             counter("partition_stalls_total", "Partitions fetched again because nothing came though the log had more."),
 		TimeToDrain:        gauge("time_to_drain_seconds", "Time the backlog takes at this instance's share of the rate limit."),
 		RateLimit:          gauge("rate_limit_requests_per_second", "API requests per second that this instance may start; +Inf without a limit."),
 		Transactions:       counters("transactions_total", "Transactions by how they ended.", "result"),
+		KafkaErrors:        counters("kafka_errors_total", "Failures of the Kafka client to connect, authenticate or take part in the group.", "kind"),
 		SessionRestarts:    counter("kafka_session_restarts_total", "Kafka sessions opened after one failed."),
 		MetadataBytes:      gauge("offset_metadata_max_bytes", "Largest offset metadata of the last transaction; the limit is 4096."),
 		DeletedByRetention: counter("events_deleted_by_retention_total", "Events that retention deleted before they were read, at most."),
@@ -81,6 +89,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	reg.MustRegister(m.Blocked)
 	for _, r := range BlockReasons() {
 		m.Blocked.WithLabelValues(string(r))
+	}
+	for _, k := range errorKinds() {
+		m.KafkaErrors.WithLabelValues(k)
 	}
 	for _, r := range session.TxnResults() {
 		m.Transactions.WithLabelValues(r.String())

@@ -1,6 +1,8 @@
 package consumer
 
 import (
+	"time"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"enricher/fetch/lookup"
@@ -11,6 +13,7 @@ import (
 // makes it a dead letter, or nothing at all for a callback of another type.
 type outcome struct {
 	rec       *kgo.Record // the event
+	at        time.Time   // the event's own time, see lookup.EventTime
 	callID    string
 	value     []byte // encoded enriched record; shared with the cache, read-only
 	source    lookup.Source

@@ -67,16 +67,17 @@ func (c *Consumer) Ready() []Condition {
 	c.mu.Lock()
 	s := c.conditions
 	c.mu.Unlock()
+	now := time.Now()
 	var all []Condition
 	if s.draining {
 		all = append(all, Condition{ReasonDraining, "the process is shutting down"})
 	}
 	switch {
 	case s.session != "":
-		all = append(all, Condition{ReasonKafka, s.session})
-	case !c.lease.Valid(time.Now()):
+		all = append(all, Condition{ReasonKafka, s.session + c.errors.explain(now)})
+	case !c.lease.Valid(now):
 		all = append(all, Condition{ReasonNotInGroup,
-			fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused", c.cfg.Group)})
+			fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused%s", c.cfg.Group, c.errors.explain(now))})
 	}
 	return append(append(all, c.lookups(false)...), s.blocked...)
 }

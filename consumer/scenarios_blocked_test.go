@@ -32,6 +32,8 @@ type blockedScenario struct {
 	action func(e *env, k kmsg.Key) *kafkaproxy.Action
 	// restart starts the instance while the fault lasts.
 	restart bool
+	// after is how long it takes until the fault is noticed.
+	after time.Duration
 }
 
 func TestDamagedBatchBlocksItsPartition(t *testing.T) {
@@ -48,6 +50,18 @@ func TestUnknownMagicBlocksItsPartition(t *testing.T) {
 
 func TestForbiddenFetchBlocksItsPartition(t *testing.T) {
 	inVirtualTime(t, fetchtest.Config{}, blockedScenario{reason: consumer.FetchFailed, action: tamperFetch(forbid)}.run)
+}
+
+func TestStalledPartitionIsNamed(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, blockedScenario{reason: consumer.Stalled, action: tamperFetch(returnNothing), after: time.Minute}.run)
+}
+
+func TestKafkaStalledPartitionIsNamed(t *testing.T) {
+	onKafka(t, fetchtest.Config{}, blockedScenario{reason: consumer.Stalled, action: tamperFetch(returnNothing), after: time.Minute}.run)
+}
+
+func TestLeaderlessPartitionIsNamed(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, blockedScenario{reason: consumer.Stalled, action: leaderless, after: time.Minute}.run)
 }
 
 func TestUnstableOffsetBlocksItsPartition(t *testing.T) {
@@ -81,6 +95,7 @@ func (s blockedScenario) run(t *testing.T, e *env) {
 		e.FeedCalls("during-"+string(rune('a'+n)), partitions)
 	}
 	e.awaitOthers(time.Minute)
+	<-time.After(s.after)
 	if reason := i.NotReady(); !strings.Contains(reason, string(s.reason)) || !strings.Contains(reason, e.In+"[3]") {
 		t.Errorf("not ready for %q, want %s and the partition", reason, s.reason)
 	}
@@ -136,6 +151,39 @@ func tamperFetch(tamper func(*kmsg.FetchResponseTopicPartition)) func(*env, kmsg
 	}
 }
 
+// leaderless makes the brokers report that badPartition has no leader.
+func leaderless(_ *env, k kmsg.Key) *kafkaproxy.Action {
+	return &kafkaproxy.Action{Respond: func(_ kmsg.Request, resp kmsg.Response) {
+		switch r := resp.(type) {
+		case *kmsg.MetadataResponse:
+			for t := range r.Topics {
+				for p := range r.Topics[t].Partitions {
+					if q := &r.Topics[t].Partitions[p]; q.Partition == badPartition {
+						q.ErrorCode, q.Leader = kerr.LeaderNotAvailable.Code, -1
+					}
+				}
+			}
+		case *kmsg.FetchResponse:
+			for t := range r.Topics {
+				for p := range r.Topics[t].Partitions {
+					if q := &r.Topics[t].Partitions[p]; q.Partition == badPartition {
+						q.ErrorCode, q.RecordBatches = kerr.NotLeaderForPartition.Code, nil
+						<-time.After(100 * time.Millisecond) // the client asks again at once
+					}
+				}
+			}
+		case *kmsg.ListOffsetsResponse:
+			for t := range r.Topics {
+				for p := range r.Topics[t].Partitions {
+					if q := &r.Topics[t].Partitions[p]; q.Partition == badPartition {
+						q.ErrorCode = kerr.NotLeaderForPartition.Code
+					}
+				}
+			}
+		}
+	}}
+}
+
 func flipByte(p *kmsg.FetchResponseTopicPartition) {
 	if n := len(p.RecordBatches); n > 0 {
 		p.RecordBatches = slices.Clone(p.RecordBatches)
@@ -147,6 +195,15 @@ func unknownMagic(p *kmsg.FetchResponseTopicPartition) {
 	if len(p.RecordBatches) > 16 {
 		p.RecordBatches = slices.Clone(p.RecordBatches)
 		p.RecordBatches[16] = 9
+	}
+}
+
+// returnNothing makes the broker return no records, although the log has some.
+// It takes a moment: the client would ask again at once.
+func returnNothing(p *kmsg.FetchResponseTopicPartition) {
+	if len(p.RecordBatches) > 0 {
+		p.RecordBatches = nil
+		<-time.After(100 * time.Millisecond)
 	}
 }
 

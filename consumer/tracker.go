@@ -25,7 +25,7 @@ type tracker struct {
 // pending is an event that was added and is not completed.
 type pending struct {
 	offset int64
-	at     int64 // its Kafka timestamp, in ms since 1970
+	at     int64 // the event's own time, in ms since 1970
 	bytes  int64
 }
 
@@ -34,9 +34,22 @@ func newTracker(p progress.Progress) *tracker {
 }
 
 // add takes in a polled offset and reports whether its event has still to be
-// processed: false for one that is pending already or completed. at is the event's
-// timestamp in ms since 1970, bytes its size.
-func (t *tracker) add(o, at, bytes int64) bool {
+// processed: false for one that is pending already or completed. bytes is its size.
+func (t *tracker) add(o, bytes int64) bool {
+	if !t.pass(o) {
+		return false
+	}
+	t.pending = append(t.pending, pending{offset: o, bytes: bytes})
+	t.bytes += bytes
+	return true
+}
+
+// setTime sets the time, in ms since 1970, of the event added last.
+func (t *tracker) setTime(at int64) { t.pending[len(t.pending)-1].at = at }
+
+// pass takes in a polled offset that needs no processing, such as a transaction
+// marker. It reports whether the offset was neither pending nor completed.
+func (t *tracker) pass(o int64) bool {
 	if t.base < 0 {
 		t.base, t.head = o, o
 	}
@@ -55,10 +68,6 @@ func (t *tracker) add(o, at, bytes int64) bool {
 		}
 		t.ahead = t.ahead[1:]
 	}
-	if !done {
-		t.pending = append(t.pending, pending{o, at, bytes})
-		t.bytes += bytes
-	}
 	return !done
 }
 
@@ -67,6 +76,10 @@ func (t *tracker) isPending(o int64) bool {
 	_, ok := slices.BinarySearchFunc(t.pending, o, func(p pending, o int64) int { return cmp.Compare(p.offset, o) })
 	return ok
 }
+
+// passedAll reports whether everything below head is completed, and part of it is
+// not committed: transaction markers have no outcome to commit.
+func (t *tracker) passedAll() bool { return t.base >= 0 && t.base < t.head && len(t.pending) == 0 }
 
 // unread returns how many offsets from head up to o are not known to be completed.
 func (t *tracker) unread(o int64) int64 {

@@ -78,7 +78,7 @@ func TestTrackerAgainstModel(t *testing.T) {
 					}
 					continue
 				}
-				if todo := fresh.add(o, 0, 1); todo == done[o] {
+				if todo := fresh.add(o, 1); todo == done[o] {
 					t.Fatalf("a new owner finds offset %d to do: %v; it is done: %v; committed %+v", o, todo, done[o], committed)
 				}
 			}
@@ -90,7 +90,7 @@ func TestTrackerAgainstModel(t *testing.T) {
 				for n := rapid.IntRange(1, 20).Draw(t, "n"); n > 0 && next < len(log); n-- {
 					o := log[next]
 					next++
-					todo := tr.add(o, 0, 1)
+					todo := tr.add(o, 1)
 					_, known := m.state[o]
 					if todo != (!known && !done[o]) {
 						t.Fatalf("add(%d) = %v, done: %v, known: %v", o, todo, done[o], known)
@@ -180,7 +180,7 @@ func drawLog(t *rapid.T) []int64 {
 // TestTrackerRefusesToGoBack: what was committed cannot become uncommitted.
 func TestTrackerRefusesToGoBack(t *testing.T) {
 	tr := newTracker(progress.Progress{Base: 10})
-	tr.add(10, 0, 1)
+	tr.add(10, 1)
 	if _, err := tr.applyCommitted(progress.Progress{Base: 9}); err == nil {
 		t.Error("a committed offset below base was accepted")
 	}
@@ -215,7 +215,7 @@ func TestMetadataIsBounded(t *testing.T) {
 				}
 			}
 		}
-		if tr.add(o, 0, 1) {
+		if tr.add(o, 1) {
 			if rng.IntN(10) == 0 {
 				never[o] = true
 			} else {

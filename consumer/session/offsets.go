@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -51,28 +52,39 @@ func EachOffset(resp *kmsg.OffsetFetchResponse, topicName func(id [16]byte) stri
 	}
 }
 
-// EndOffsets returns the ends of the partitions of the input topics, as a
-// read_committed consumer sees them. An error means that some are missing: a
-// partition without a leader has no known end.
-func (s *Session) EndOffsets(ctx context.Context) (map[string]map[int32]int64, error) {
-	listed, err := kadm.NewClient(s.admin).ListCommittedOffsets(ctx, s.cfg.Topics...)
-	if err == nil {
-		err = listed.Error()
-	}
-	ends := make(map[string]map[int32]int64)
-	listed.Each(func(o kadm.ListedOffset) {
-		if o.Err != nil {
+// LogRange is where the log of a partition starts and ends.
+type LogRange struct {
+	Start  int64
+	Stable int64 // the last stable offset: the end for a read_committed consumer
+	End    int64 // the high watermark; an open transaction holds back what lies between
+}
+
+// LogRanges returns the ranges of the partitions of the input topics. An error
+// means that some are missing: a partition without a leader has none.
+func (s *Session) LogRanges(ctx context.Context) (map[string]map[int32]LogRange, error) {
+	adm := kadm.NewClient(s.admin)
+	// The end comes before the last stable offset: what is written between the two
+	// requests would look like an open transaction.
+	starts, err1 := adm.ListStartOffsets(ctx, s.cfg.Topics...)
+	ends, err2 := adm.ListEndOffsets(ctx, s.cfg.Topics...)
+	stable, err3 := adm.ListCommittedOffsets(ctx, s.cfg.Topics...)
+	err := cmp.Or(err1, err2, err3, starts.Error(), ends.Error(), stable.Error())
+	ranges := make(map[string]map[int32]LogRange)
+	stable.Each(func(o kadm.ListedOffset) {
+		start, ok1 := starts.Lookup(o.Topic, o.Partition)
+		end, ok2 := ends.Lookup(o.Topic, o.Partition)
+		if !ok1 || !ok2 || cmp.Or(start.Err, end.Err, o.Err) != nil {
 			return
 		}
-		if ends[o.Topic] == nil {
-			ends[o.Topic] = make(map[int32]int64)
+		if ranges[o.Topic] == nil {
+			ranges[o.Topic] = make(map[int32]LogRange)
 		}
-		ends[o.Topic][o.Partition] = o.Offset
+		ranges[o.Topic][o.Partition] = LogRange{Start: start.Offset, Stable: o.Offset, End: max(end.Offset, o.Offset)}
 	})
 	if err != nil {
-		err = fmt.Errorf("list the end offsets of the input topics: %w", err)
+		err = fmt.Errorf("list the offsets of the input topics: %w", err)
 	}
-	return ends, err
+	return ranges, err
 }
 
 // Timing of FetchCommitted: a broker that is being restarted or a transaction

@@ -1,0 +1,323 @@
+package consumer_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
+
+	"enricher/consumer"
+	"enricher/consumer/audit/audittest"
+	"enricher/fetch/fetchtest"
+	"enricher/test/harness"
+	"enricher/test/kafkaproxy"
+)
+
+// The invariant of these scenarios: what the metrics and readiness say about a
+// partition is so. A topic that was read to its end has no backlog, whatever its
+// producers do, and one that cannot be read is named.
+
+// transaction is a producer of the input topic with an open transaction.
+type transaction struct {
+	*env
+	client *kgo.Client
+}
+
+func (e *env) beginTransaction(timeout time.Duration) *transaction {
+	e.T.Helper()
+	cl := e.NewClient(kgo.TransactionalID("producer-"+e.Group), kgo.TransactionTimeout(timeout), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := cl.BeginTransaction(); err != nil {
+		e.T.Fatal(err)
+	}
+	return &transaction{e, cl}
+}
+
+// produce produces n records to each partition given.
+func (x *transaction) produce(n int, ps ...int32) {
+	x.T.Helper()
+	for _, p := range ps {
+		for i := range n {
+			r := &kgo.Record{Topic: x.In, Partition: p, Value: audittest.EndCall(fmt.Sprintf("aborted-%d", i), time.Now())}
+			if err := x.client.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+				x.T.Fatal(err)
+			}
+		}
+	}
+}
+
+// feed feeds a call to every partition.
+func (x *transaction) feed(prefix string) {
+	x.T.Helper()
+	f := audittest.Feeder{Client: x.client, Topic: x.In, Ledger: &x.Ledger}
+	for p := range int32(partitions) {
+		event := audittest.Enriched(x.API, fmt.Sprintf("%s%d", prefix, p))
+		event.Key, event.Value = []byte(fmt.Sprintf("key-%s%d", prefix, p)), audittest.EndCall(event.CallID, time.Now())
+		if err := f.Feed(context.Background(), p, event); err != nil {
+			x.T.Fatal(err)
+		}
+	}
+}
+
+func (x *transaction) end(how kgo.TransactionEndTry) {
+	x.T.Helper()
+	if err := x.client.Flush(context.Background()); err != nil {
+		x.T.Fatal(err)
+	}
+	if err := x.client.EndTransaction(context.Background(), how); err != nil {
+		x.T.Fatal(err)
+	}
+}
+
+// awaitMetric waits until a metric has a value.
+func (e *env) awaitMetric(i *harness.Instance, want float64, name string, labels ...string) {
+	e.T.Helper()
+	e.Eventually(30*time.Second, func() error {
+		if got := i.Metric(name, labels...); got != want {
+			return fmt.Errorf("%s%v is %v, want %v", name, labels, got, want)
+		}
+		return nil
+	})
+}
+
+func allPartitions() []int32 {
+	var all []int32
+	for p := range int32(partitions) {
+		all = append(all, p)
+	}
+	return all
+}
+
+func TestTransactionMarkersAreNoBacklog(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, transactionMarkers)
+}
+
+func TestKafkaTransactionMarkersAreNoBacklog(t *testing.T) {
+	onKafka(t, fetchtest.Config{}, transactionMarkers)
+}
+
+// transactionMarkers and the records of aborted transactions are neither backlog,
+// nor lag in Kafka's own tools, nor lost when retention deletes them.
+func transactionMarkers(t *testing.T, e *env) {
+	i := e.Start("a")
+	committed := e.beginTransaction(time.Minute)
+	committed.feed("committed-")
+	committed.end(kgo.TryCommit)
+	e.Await(time.Minute)
+	e.Check()
+	e.awaitMetric(i, 0, "enricher_backlog_events")
+
+	for range 2 { // once read by one instance, once by its successor
+		aborted := e.beginTransaction(time.Minute)
+		aborted.produce(20, allPartitions()...)
+		e.awaitMetric(i, 20*partitions, "enricher_backlog_events") // they could still be committed
+		aborted.end(kgo.TryAbort)
+		e.awaitMetric(i, 0, "enricher_backlog_events")
+		e.awaitMetric(i, 0, "enricher_held_back_events")
+		e.CheckOffsets()
+		i.Drain()
+		i = e.Start("a")
+	}
+	e.awaitMetric(i, 0, "enricher_backlog_events")
+
+	ends, err := e.Admin().ListEndOffsets(context.Background(), e.In)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Admin().DeleteRecords(context.Background(), ends.Offsets()); err != nil {
+		t.Fatal(err)
+	}
+	e.FeedCalls("after-", 2*partitions)
+	e.Await(time.Minute)
+	e.Check()
+	e.awaitMetric(i, 0, "enricher_backlog_events")
+	if n := i.Metric("enricher_events_deleted_by_retention_total"); n != 0 {
+		t.Errorf("%v events deleted by retention, none was", n)
+	}
+	if reason := i.NotReady(); reason != "" {
+		t.Errorf("not ready: %s", reason)
+	}
+}
+
+func TestOpenTransactionIsNamed(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, openTransaction)
+}
+
+func TestKafkaOpenTransactionIsNamed(t *testing.T) {
+	onKafka(t, fetchtest.Config{}, openTransaction)
+}
+
+// openTransaction of another program, which does not end: what lies behind it waits
+// and is counted, the partition is named, and the others continue.
+func openTransaction(t *testing.T, e *env) {
+	i := e.Start("a")
+	e.FeedCalls("before-", partitions)
+	e.Await(time.Minute)
+	x := e.beginTransaction(15 * time.Minute)
+	x.produce(1, badPartition)
+	for n := range 20 {
+		e.FeedCalls(fmt.Sprintf("during-%d-", n), partitions)
+	}
+	e.awaitOthers(time.Minute)
+	e.awaitMetric(i, 21, "enricher_backlog_events")
+	e.awaitMetric(i, 21, "enricher_held_back_events")
+	<-time.After(110 * time.Second)
+	reason := i.NotReady()
+	if !strings.Contains(reason, string(consumer.OpenTransaction)) || !strings.Contains(reason, fmt.Sprintf("%s[%d]", e.In, badPartition)) {
+		t.Errorf("not ready for %q, want the partition with the open transaction", reason)
+	}
+	if strings.Contains(reason, string(consumer.Stalled)) {
+		t.Errorf("not ready for %q: nothing can be read", reason)
+	}
+	if s := i.Metric("enricher_open_transaction_seconds"); s < 90 || s > 200 {
+		t.Errorf("a transaction of two minutes has been open for %v s", s)
+	}
+	x.end(kgo.TryAbort)
+	e.Await(time.Minute)
+	e.Check()
+	e.awaitMetric(i, 0, "enricher_backlog_events")
+	e.awaitMetric(i, 0, "enricher_open_transaction_seconds")
+	if reason := i.NotReady(); reason != "" {
+		t.Errorf("not ready afterwards: %s", reason)
+	}
+}
+
+func TestSkippedEventsAreFetchedAgain(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, skippedEvents)
+}
+
+func TestKafkaSkippedEventsAreFetchedAgain(t *testing.T) {
+	onKafka(t, fetchtest.Config{}, skippedEvents)
+}
+
+// skippedEvents: the Kafka client passes over events without a word, because what
+// the broker returns looks as if compaction had removed them.
+func skippedEvents(t *testing.T, e *env) {
+	i := e.Start("a")
+	e.FeedCalls("before-", partitions)
+	e.Await(time.Minute)
+	var on, skipped atomic.Bool
+	on.Store(true)
+	tamper := tamperFetch(func(p *kmsg.FetchResponseTopicPartition) {
+		if len(p.RecordBatches) > 0 {
+			p.RecordBatches = withoutRecords(t, p.RecordBatches)
+			skipped.Store(true)
+		}
+	})
+	i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+		if !on.Load() {
+			return nil
+		}
+		return tamper(e, k)
+	})
+	e.FeedCalls("during-", 5*partitions)
+	e.awaitOthers(time.Minute)
+	if !skipped.Load() {
+		t.Fatal("nothing was skipped")
+	}
+	on.Store(false)
+	e.Await(time.Minute)
+	e.Check()
+	if n := i.Metric("enricher_partition_stalls_total"); n != 1 {
+		t.Errorf("%v stalls, want 1", n)
+	}
+	e.awaitMetric(i, 0, "enricher_blocked_partitions")
+	if n := i.Metric("enricher_kafka_session_restarts_total"); n != 0 {
+		t.Errorf("%v sessions restarted", n)
+	}
+}
+
+// withoutRecords returns batches that cover the same offsets and have no records.
+func withoutRecords(t *testing.T, batches []byte) []byte {
+	var out []byte
+	for len(batches) > 12 {
+		size := 12 + int(binary.BigEndian.Uint32(batches[8:]))
+		if size > len(batches) {
+			break
+		}
+		var b kmsg.RecordBatch
+		if err := b.ReadFrom(batches[:size]); err != nil {
+			t.Error(err)
+		}
+		b.NumRecords, b.Records = 0, nil
+		b.Length = int32(len(b.AppendTo(nil)) - 12)
+		b.CRC = int32(crc32.Checksum(b.AppendTo(nil)[21:], crc32.MakeTable(crc32.Castagnoli)))
+		out = b.AppendTo(out)
+		batches = batches[size:]
+	}
+	return out
+}
+
+// TestReadinessNamesTheKafkaError: an instance that cannot work says what the
+// brokers say, not only what it lacks.
+func TestReadinessNamesTheKafkaError(t *testing.T) {
+	for name, c := range map[string]struct {
+		before       func(*env)
+		change       func(*consumer.Config)
+		after        func(*harness.Instance)
+		reason, kind string
+	}{
+		"unreachable": {
+			after:  func(i *harness.Instance) { i.Proxy.SetOffline(true) },
+			reason: "the proxy is offline", kind: "connection",
+		},
+		"password": {
+			change: func(c *consumer.Config) {
+				kafka := c.Kafka
+				c.Kafka = func() []kgo.Opt { return append(kafka(), kgo.SASL(badPassword{})) }
+			},
+			reason: "SASL_AUTHENTICATION_FAILED", kind: "authentication",
+		},
+		"assignor": {
+			before: func(e *env) {
+				other := e.NewClient(kgo.ConsumerGroup(e.Group), kgo.ConsumeTopics(e.In), kgo.Balancers(kgo.RangeBalancer()))
+				other.PollFetches(context.Background())
+			},
+			reason: "INCONSISTENT_GROUP_PROTOCOL", kind: "group",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inRealTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+				e.FeedCalls("c", 1)
+				if c.before != nil {
+					c.before(e)
+				}
+				changes := []func(*consumer.Config){quick}
+				if c.change != nil {
+					changes = append(changes, c.change)
+				}
+				i := e.Start("a", changes...)
+				if c.after != nil {
+					e.Await(time.Minute)
+					c.after(i)
+				}
+				e.Eventually(30*time.Second, func() error {
+					if reason := i.NotReady(); !strings.Contains(reason, c.reason) {
+						return fmt.Errorf("not ready for %q, want %q", reason, c.reason)
+					}
+					return nil
+				})
+				if i.Metric("enricher_kafka_errors_total", c.kind) == 0 {
+					t.Errorf("no error of kind %s counted", c.kind)
+				}
+			})
+		})
+	}
+}
+
+// badPassword is SASL with a password that the broker does not accept.
+type badPassword struct{}
+
+func (badPassword) Name() string { return "PLAIN" }
+
+func (badPassword) Authenticate(context.Context, string) (sasl.Session, []byte, error) {
+	return nil, nil, kerr.SaslAuthenticationFailed
+}
