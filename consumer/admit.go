@@ -66,7 +66,7 @@ func (c *conductor) checkLog(p *partition, f *kgo.FetchTopicPartition) *partitio
 		}
 		return p
 	}
-	if gone := p.tracker.unread(f.LogStartOffset); gone > 0 {
+	if gone := p.tracker.unread(0, f.LogStartOffset); gone > 0 {
 		c.metrics.DeletedByRetention.Add(float64(gone))
 		c.log.Error("events deleted by retention before they were read",
 			zap.Stringer("partition", p.topicPartition), zap.Int64("from", p.tracker.head),

@@ -200,10 +200,14 @@ func (c *conductor) refetchCommitted(commits []*partitionCommit) error {
 	if err != nil {
 		return fmt.Errorf("fetch the committed offsets: %w", err)
 	}
+	held := c.session.HeldPartitions()
 	for _, o := range committed {
 		p := c.parts[topicPartition{o.Topic, o.Partition}]
 		if p == nil {
 			continue
+		}
+		if _, ok := held[o.Topic][o.Partition]; !ok || c.session.Reassigned(o.Topic, o.Partition) {
+			continue // another instance may have committed this, and counts it
 		}
 		if err := c.applyCommitted(p, o); err != nil {
 			return fmt.Errorf("%v: %w", p.topicPartition, err)

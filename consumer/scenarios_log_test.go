@@ -52,21 +52,29 @@ func (e *env) failCommits(c *consumer.Config, n int64) {
 		if k != kmsg.TxnOffsetCommit || failed.Add(1) > n {
 			return nil
 		}
-		return &kafkaproxy.Action{Drop: true, Respond: func(req kmsg.Request, resp kmsg.Response) {
-			r := resp.(*kmsg.TxnOffsetCommitResponse)
-			for _, t := range req.(*kmsg.TxnOffsetCommitRequest).Topics {
-				rt := kmsg.NewTxnOffsetCommitResponseTopic()
-				rt.Topic, rt.TopicID = t.Topic, t.TopicID
-				for _, p := range t.Partitions {
-					rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
-					rp.Partition, rp.ErrorCode = p.Partition, kerr.IllegalGeneration.Code
-					rt.Partitions = append(rt.Partitions, rp)
-				}
-				r.Topics = append(r.Topics, rt)
-			}
-		}}
+		return failCommit(nil)
 	})
 	c.Kafka = func() []kgo.Opt { return append(e.Opts(), kgo.Dialer(p.DialContext)) }
+}
+
+// failCommit makes a commit of offsets fail, and sets done if it is not nil.
+func failCommit(done *atomic.Bool) *kafkaproxy.Action {
+	return &kafkaproxy.Action{Drop: true, Respond: func(req kmsg.Request, resp kmsg.Response) {
+		r := resp.(*kmsg.TxnOffsetCommitResponse)
+		for _, t := range req.(*kmsg.TxnOffsetCommitRequest).Topics {
+			rt := kmsg.NewTxnOffsetCommitResponseTopic()
+			rt.Topic, rt.TopicID = t.Topic, t.TopicID
+			for _, p := range t.Partitions {
+				rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.IllegalGeneration.Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			r.Topics = append(r.Topics, rt)
+		}
+		if done != nil {
+			done.Store(true)
+		}
+	}}
 }
 
 func TestTopicRecreated(t *testing.T)      { inRealTime(t, fetchtest.Config{}, topicRecreated(120)) }

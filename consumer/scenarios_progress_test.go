@@ -3,6 +3,7 @@ package consumer_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -320,4 +321,48 @@ func (badPassword) Name() string { return "PLAIN" }
 
 func (badPassword) Authenticate(context.Context, string) (sasl.Session, []byte, error) {
 	return nil, nil, kerr.SaslAuthenticationFailed
+}
+
+// TestOutcomesAreCountedOnce: events of an aborted transaction whose partition has
+// moved by the time the committed offsets are read are counted by the instance that
+// completed them.
+func TestOutcomesAreCountedOnce(t *testing.T) {
+	inRealTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+		fast := func(c *consumer.Config) {
+			quick(c)
+			c.APIRate, c.Retry.LookupDelay = 0, 0
+		}
+		var aborted, moved atomic.Bool
+		var b *harness.Instance
+		a := e.Start("a", fast)
+		e.awaitMembers(1)
+		failFirst := failCommit(&aborted)
+		a.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+			switch {
+			case k == kmsg.TxnOffsetCommit && !aborted.Load():
+				return failFirst
+			case k == kmsg.OffsetFetch && aborted.Load() && !moved.Swap(true):
+				return &kafkaproxy.Action{Before: func() {
+					b = e.Start("b", fast)
+					e.awaitMembers(2)
+					e.Eventually(5*time.Second, func() error {
+						if n := b.Metric("enricher_events_total"); n == 0 {
+							return errors.New("no outcome of b")
+						}
+						return nil
+					})
+				}}
+			}
+			return nil
+		})
+		e.FeedCalls("c", partitions)
+		e.Await(time.Minute)
+		e.Check()
+		if !moved.Load() {
+			t.Fatal("no partition moved")
+		}
+		if n := a.Metric("enricher_events_total") + b.Metric("enricher_events_total"); n != float64(e.Fed) {
+			t.Errorf("%v outcomes counted of %d events", n, e.Fed)
+		}
+	})
 }

@@ -31,12 +31,12 @@ type stall struct {
 	stalled  time.Time // the same, for so long that the partition is fetched again
 }
 
-// unread returns how many offsets below o are still to be read, as far as is known.
-func (p *partition) unread(o int64) int64 {
-	if p.unresolved || p.tracker.head < 0 {
+// unread returns how many offsets below end are still to be read, as far as is known.
+func (p *partition) unread(end int64) int64 {
+	if p.tracker.head < 0 {
 		return 0
 	}
-	return p.tracker.unread(o) - p.tracker.unread(min(p.log.Start, o))
+	return p.tracker.unread(p.log.Start, end)
 }
 
 // onFetched takes in what a response says about the log. progress: it had

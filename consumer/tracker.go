@@ -81,13 +81,10 @@ func (t *tracker) isPending(o int64) bool {
 // not committed: transaction markers have no outcome to commit.
 func (t *tracker) passedAll() bool { return t.base >= 0 && t.base < t.head && len(t.pending) == 0 }
 
-// unread returns how many offsets from head up to o are not known to be completed.
-func (t *tracker) unread(o int64) int64 {
-	n := max(0, o-t.head)
-	for _, r := range t.ahead {
-		n -= max(0, min(r.To, o)-r.From)
-	}
-	return n
+// unread returns how many offsets from start to end are still to be added, as far
+// as is known.
+func (t *tracker) unread(start, end int64) int64 {
+	return progress.Progress{Base: t.head, Ahead: t.ahead}.Left(start, end)
 }
 
 // after returns the progress to commit when the offsets in completed (ascending,

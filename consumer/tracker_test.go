@@ -189,7 +189,7 @@ func TestTrackerRefusesToGoBack(t *testing.T) {
 func TestTrackerCountsUnreadOffsets(t *testing.T) {
 	tr := newTracker(progress.Progress{Base: 10, Ahead: []progress.Range{{From: 12, To: 14}, {From: 20, To: 30}}})
 	for o, want := range map[int64]int64{5: 0, 10: 0, 11: 1, 12: 2, 13: 2, 14: 2, 20: 8, 25: 8, 31: 9} {
-		if got := tr.unread(o); got != want {
+		if got := tr.unread(0, o); got != want {
 			t.Errorf("unread(%d) = %d, want %d", o, got, want)
 		}
 	}

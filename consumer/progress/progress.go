@@ -93,6 +93,15 @@ func (p Progress) Completed(o int64) bool {
 	return o < p.Base || slices.ContainsFunc(p.Ahead, func(r Range) bool { return r.From <= o && o < r.To })
 }
 
+// Left returns how many offsets from start to end are not completed.
+func (p Progress) Left(start, end int64) int64 {
+	n := max(0, end-max(start, p.Base))
+	for _, r := range p.Ahead {
+		n -= max(0, min(r.To, end)-max(r.From, start))
+	}
+	return n
+}
+
 const (
 	formRanges = 0 // pairs of uvarints: distance from the last range's end, length
 	formBitmap = 1 // bit i, least significant first: offset base+1+i is completed

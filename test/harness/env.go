@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -56,6 +57,9 @@ type Env struct {
 	Settings func(*consumer.Config)
 
 	feeder audittest.Feeder
+
+	mu        sync.Mutex
+	instances map[string]*Instance // the last one by each name; nil before the first
 }
 
 // NewEnv surrounds consumers with a broker that has the topics, and an API.

@@ -88,6 +88,7 @@ func (e *Env) Start(name string, change ...func(*consumer.Config)) *Instance {
 	if err != nil {
 		e.T.Fatal(err)
 	}
+	e.register(name, i, &cfg)
 	var ctx context.Context
 	ctx, i.Stop = context.WithCancel(context.Background())
 	go func() {

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -17,7 +14,6 @@ import (
 	"enricher/consumer"
 	"enricher/consumer/progress"
 	"enricher/consumer/session"
-	"enricher/fetch/lookup"
 )
 
 // group checks the members of the group, and what it has committed.
@@ -266,102 +262,54 @@ func (r *run) offsets(ctx context.Context, committed []session.Offset) {
 	}
 	var sum offsetSummary
 	for _, t := range inputs {
-		starts, ends, err := r.logs(ctx, t.name)
+		logs, err := r.logs(ctx, t.name)
 		if err != nil {
 			r.skip(checkLag, t.name, "%v", err)
 			continue
 		}
-		lag := int64(0)
+		left := int64(0)
 		for p := range int32(t.partitions) {
 			o, ok := at[t.name][p]
 			if !ok {
 				o.Offset = -1
 			}
 			o.Topic, o.Partition = t.name, p
-			lag += ends[p] - sum.addPartition(t.id, o, starts[p], ends[p], r.cfg.Start)
+			at := logs[p]
+			left += sum.addPartition(t.id, o, at.Start, at.Stable, r.cfg.Start).Left(at.Start, at.End)
 		}
-		t.judgeLag(&r.Report, lag, r.cfg.APIRate)
+		t.judgeLag(&r.Report, left, r.cfg.APIRate)
+		r.openTransactions(ctx, t, logs)
 	}
 	sum.judge(&r.Report, r.cfg.Group, r.cfg.Start)
 }
 
-// logs returns the start offsets of a topic's partitions, and their end offsets for
-// a read_committed consumer.
-func (r *run) logs(ctx context.Context, topic string) (starts, ends map[int32]int64, err error) {
-	err = r.step(ctx, func(ctx context.Context) error {
-		adm := kadm.NewClient(r.cl)
-		first, err := adm.ListStartOffsets(ctx, topic)
-		if err != nil {
-			return err
-		}
-		last, err := adm.ListCommittedOffsets(ctx, topic)
-		if err != nil {
-			return err
-		}
-		starts, err = byPartition(first)
-		if err == nil {
-			ends, err = byPartition(last)
-		}
-		return err
-	})
-	return starts, ends, err
-}
-
-func byPartition(listed kadm.ListedOffsets) (map[int32]int64, error) {
-	m := map[int32]int64{}
-	listed.Each(func(o kadm.ListedOffset) { m[o.Partition] = o.Offset })
-	return m, listed.Error()
-}
-
-// addPartition counts one partition and returns the offset at which the service
+// addPartition counts one partition and returns the progress from which the service
 // would resume. It is pure.
-func (s *offsetSummary) addPartition(id [16]byte, o session.Offset, start, end int64, policy consumer.AutoOffsetReset) int64 {
+func (s *offsetSummary) addPartition(id [16]byte, o session.Offset, start, end int64, policy consumer.AutoOffsetReset) progress.Progress {
 	s.partitions++
 	if o.Offset < 0 {
 		s.missing++
 		if policy == consumer.Latest {
-			return end
+			return progress.Progress{Base: end}
 		}
-		return start
+		return progress.Progress{Base: start}
 	}
 	s.committed++
 	if progress.CommittedForOldTopic(id, o.Metadata) {
 		s.obsolete++
-		return start
+		return progress.Progress{Base: start}
 	}
-	if _, err := progress.Decode(id, o.Offset, o.Metadata); err != nil {
+	done, err := progress.Decode(id, o.Offset, o.Metadata)
+	if err != nil {
+		done = progress.Progress{Base: o.Offset}
 		s.refused = append(s.refused, fmt.Sprintf("%s[%d]: %v", o.Topic, o.Partition, err))
 	}
 	if o.Offset > end {
 		s.beyond++
-		return start
+		return progress.Progress{Base: start}
 	}
 	if o.Offset < start {
-		s.lost += start - o.Offset
-		return start
+		s.lost += done.Left(o.Offset, start)
 	}
-	return o.Offset
-}
-
-// judgeLag reports how long the service needs for the events in a topic. It is pure.
-func (t *topic) judgeLag(r *Report, lag int64, rate float64) {
-	found := count(lag, "event") + " to read"
-	if lag == 0 || rate == 0 {
-		r.ok(checkLag, t.name, "%s", found)
-		return
-	}
-	drain := time.Duration(math.Min(float64(lag)/rate, math.MaxInt64/1e9/2) * float64(time.Second))
-	// An upper bound: cached calls need no request.
-	found += fmt.Sprintf(", at most %s at %v requests per second", formatDuration(drain), rate)
-	kept, limited := t.retention()
-	switch {
-	case limited && drain > kept:
-		r.add(checkLag, t.name, Warning, found+fmt.Sprintf(": the last ones may be deleted before they are read, after %s", formatDuration(kept)),
-			t.alter("retention.ms", "-1")+" until they are read, and a higher --api-rate if the app's quota allows it")
-	case drain > lookup.APIRetention:
-		r.add(checkLag, t.name, Warning, found+": the API keeps a call record for about 7 days, so the last ones will not be found",
-			"a higher --api-rate, if the app's quota allows it")
-	default:
-		r.ok(checkLag, t.name, "%s", found)
-	}
+	return done
 }
