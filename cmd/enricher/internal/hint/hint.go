@@ -117,6 +117,10 @@ func forReason(reason string) string {
 		return "check the partition and the permission to read it"
 	case string(consumer.TopicUnavailable):
 		return "create the topic again, or remove it from --input-topics"
+	case string(consumer.Stalled):
+		return "check that the partition has a leader, and that another consumer can read it there"
+	case string(consumer.OpenTransaction):
+		return "find its producer with kafka-transactions.sh describe-producers"
 	case string(consumer.OutputRefused):
 		return "check the settings and permissions of the output topic"
 	case lookup.AccountRejected.String():
