@@ -175,7 +175,7 @@ func TestBrokenKeyFileIsReported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			write(fetchtest.DemoKey)
-			defer os.Remove(path)
+			defer func() { _ = os.Remove(path) }()
 			key, err := fetch.KeyFromFile(path)
 			if err != nil {
 				t.Fatal(err)
