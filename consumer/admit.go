@@ -21,14 +21,19 @@ func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) er
 	switch {
 	case p == nil:
 		return fmt.Errorf("received records of %v before its committed offset", tp)
-	case p.blocked != nil:
+	case p.blocked != nil && p.blocked.reason != UnreadableEvents:
 		return nil // fetched before it was paused
 	}
 	p.held = true
-	p.lastBlock = nil
 	p = c.checkLog(p, f)
+	if p.blocked != nil {
+		c.readAhead(p, f.Records)
+		p.onFetched(f, true)
+		return nil
+	}
+	p.lastBlock = nil
 	head := p.tracker.head
-	for _, rec := range f.Records {
+	for i, rec := range f.Records {
 		p.epoch = max(p.epoch, rec.LeaderEpoch)
 		if rec.Attrs.IsControl() { // the end of a transaction
 			p.tracker.pass(rec.Offset)
@@ -38,6 +43,9 @@ func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) er
 			continue
 		}
 		o, ev := c.decode(p, rec, now)
+		if !p.unreadable.admit(&o) && c.withhold(p, &o, f.Records[i+1:], now) {
+			break
+		}
 		p.tracker.setTime(o.at.UnixMilli())
 		if ev == nil {
 			c.complete(p, o, now)
@@ -71,6 +79,7 @@ func (c *conductor) checkLog(p *partition, f *kgo.FetchTopicPartition) *partitio
 		c.log.Error("events deleted by retention before they were read",
 			zap.Stringer("partition", p.topicPartition), zap.Int64("from", p.tracker.head),
 			zap.Int64("to", f.LogStartOffset), zap.Int64("at_most", gone))
+		p.tracker.pass(f.LogStartOffset - 1)
 	}
 	return p
 }

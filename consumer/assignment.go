@@ -27,6 +27,7 @@ type partition struct {
 	topicPartition
 	assignment uint64 // id; every event carries it
 	tracker    *tracker
+	unreadable unreadableGuard
 	completed  []outcome // not committed
 	refused    []outcome // completed, and waiting because a topic refused the output
 
@@ -122,7 +123,10 @@ func (c *conductor) onAssigned(a session.Assignment, now time.Time) {
 // install gives a partition a tracker and a new assignment id.
 func (c *conductor) install(tp topicPartition, t *tracker) *partition {
 	c.lastAssignment++
-	p := &partition{topicPartition: tp, assignment: c.lastAssignment, tracker: t, epoch: -1, assigned: time.Now()}
+	p := &partition{
+		topicPartition: tp, assignment: c.lastAssignment, tracker: t, epoch: -1, assigned: time.Now(),
+		unreadable: newUnreadableGuard(c.cfg.MaxConsecutiveDeadLetters),
+	}
 	c.parts[tp] = p
 	c.byAssignment[p.assignment] = p
 	return p

@@ -29,13 +29,14 @@ const (
 	TopicUnavailable     BlockReason = "topic_unavailable"     // the topic is deleted or forbidden
 	Stalled              BlockReason = "stalled"               // nothing comes, though there is more and no error
 	OpenTransaction      BlockReason = "open_transaction"      // another program's; what lies behind cannot be read
+	UnreadableEvents     BlockReason = "unreadable_events"     // too many malformed events in a row; the next ones are only read ahead
 	OutputRefused        BlockReason = "output_refused"        // a topic does not accept an output; only this event waits
 )
 
 // BlockReasons returns all reasons.
 func BlockReasons() []BlockReason {
 	return []BlockReason{IncompatibleMetadata, OffsetUnavailable, NoCommittedOffset, UnreadableBatch, FetchFailed, TopicUnavailable,
-		Stalled, OpenTransaction, OutputRefused}
+		Stalled, OpenTransaction, UnreadableEvents, OutputRefused}
 }
 
 // Pauses between two tries of what is blocked: a broker's restart takes seconds, a
@@ -63,10 +64,12 @@ func (old *block) again(reason BlockReason, detail string, now time.Time) *block
 	return b
 }
 
-// block stops fetching a partition. It is called in the same turn as the error was
+// block stops consuming a partition. It is called in the same turn as the error was
 // polled: the client would repeat the fetch thousands of times a second.
 func (c *conductor) block(p *partition, reason BlockReason, detail string, now time.Time) {
-	c.session.Pause(p.topic, p.partition)
+	if reason != UnreadableEvents {
+		c.session.Pause(p.topic, p.partition)
+	}
 	if p.blocked == nil && (p.lastBlock == nil || p.lastBlock.reason != reason || p.lastBlock.detail != detail) {
 		c.log.Error("partition blocked", zap.Stringer("partition", p.topicPartition),
 			zap.String("reason", string(reason)), zap.String("detail", detail), zap.Int64("offset", p.tracker.head))
@@ -87,6 +90,7 @@ func (c *conductor) retryBlocked(now time.Time) {
 		}
 		switch {
 		case p.blocked.reason == IncompatibleMetadata: // until it is assigned again
+		case p.blocked.reason == UnreadableEvents && p.unreadable.parsable < p.tracker.head: // until one can be parsed
 		case p.unresolved:
 			p.blocked.retryAt = now.Add(maxBlockRetry) // the result comes earlier
 			resolve[p.topic] = append(resolve[p.topic], p.partition)

@@ -263,7 +263,7 @@ func (c *conductor) throttlePartition(p *partition, metadataBytes int) {
 		c.session.Pause(p.topic, p.partition)
 	case p.fetchPaused && metadataBytes < c.metadataLimit/2:
 		p.fetchPaused = false
-		c.session.Resume(p.topic, p.partition)
+		c.resume(p)
 	}
 }
 

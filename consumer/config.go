@@ -47,7 +47,9 @@ type Config struct {
 	Retry lookup.RetryPolicy
 	// MaxConsecutiveDeadLetters is the number of lookups in a row of this instance
 	// that may end in a dead letter without a record found in between; further
-	// dead letters are withheld. 0: any number.
+	// dead letters are withheld. It is also the number of events in a row of a
+	// partition that may be malformed; the partition is blocked at further ones. 0: any
+	// number.
 	MaxConsecutiveDeadLetters int
 	// CacheSize (entries), CacheBytes and CacheTTL bound the cache of enriched
 	// values; a CacheSize of 0 means no cache. A longer TTL saves requests for

@@ -118,6 +118,7 @@ func (s *randomScenario) run() {
 		{name: "crash", weight: 3, do: s.crash},
 		{name: "drain", weight: 2, do: s.drain},
 		{name: "API outage", weight: 1, do: s.apiOutage},
+		{name: "unreadable events", weight: 2, do: s.unreadableEvents},
 	}
 	for _, name := range slices.Sorted(maps.Keys(partialFaults)) {
 		steps = append(steps, step{name, 1, func() { s.inject(name, partialFaults[name]) }})
@@ -134,6 +135,7 @@ func (s *randomScenario) run() {
 		step.do()
 	}
 	s.feedSome()
+	s.FeedCalls("last-", partitions) // an event that can be parsed ends each row of malformed ones
 	s.Await(20 * time.Minute)
 	s.Check()
 	s.reconnect()
@@ -289,6 +291,15 @@ func (s *randomScenario) apiOutage() {
 	s.API.SetOutage([]fetchtest.Fault{fetchtest.BadGateway(), fetchtest.Hang(), fetchtest.Named("rate_limited")}[s.rng.IntN(3)])
 	s.pauseUpTo(10 * time.Second)
 	s.API.ClearOutage()
+}
+
+// unreadableEvents feeds a partition more malformed events in a row than become dead
+// letters at once.
+func (s *randomScenario) unreadableEvents() {
+	p := int32(s.rng.IntN(partitions))
+	for _, m := range malformedEvents(2 * unproven) {
+		s.Feed(p, m)
+	}
 }
 
 // explain prints the state of the running instance.

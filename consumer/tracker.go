@@ -71,6 +71,14 @@ func (t *tracker) pass(o int64) bool {
 	return !done
 }
 
+// withdraw undoes the last add, of offset o, which returned true.
+func (t *tracker) withdraw(o int64) {
+	last := len(t.pending) - 1
+	t.bytes -= t.pending[last].bytes
+	t.pending = t.pending[:last]
+	t.head = o
+}
+
 // isPending reports whether offset o was added and is not completed.
 func (t *tracker) isPending(o int64) bool {
 	_, ok := slices.BinarySearchFunc(t.pending, o, func(p pending, o int64) int { return cmp.Compare(p.offset, o) })

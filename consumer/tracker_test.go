@@ -95,6 +95,11 @@ func TestTrackerAgainstModel(t *testing.T) {
 					if todo != (!known && !done[o]) {
 						t.Fatalf("add(%d) = %v, done: %v, known: %v", o, todo, done[o], known)
 					}
+					if todo && rapid.IntRange(0, 9).Draw(t, "withdraw") == 0 {
+						tr.withdraw(o)
+						next--
+						break
+					}
 					if todo {
 						m.state[o] = modelPending
 					}

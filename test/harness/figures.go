@@ -40,6 +40,10 @@ const (
 	// of it is the time that a broker takes to start on a busy machine.
 	MaxLatencyOverlapping = 4 * time.Minute
 
+	// ResumeAfterUnreadable is when the first event that can be parsed is enriched,
+	// behind 50,000 malformed ones of its partition that were withheld.
+	ResumeAfterUnreadable = LookupDelay + 5*time.Second
+
 	// MinRateUsedPercent is the share of --api-rate that members with a backlog use.
 	MinRateUsedPercent = 98
 )
