@@ -36,6 +36,7 @@ func TestFiguresAreEnforced(t *testing.T) {
 		seconds(MaxLatencyThrottled) + " | " + faults,
 		seconds(MaxLatencyFlapping) + " | " + faults,
 		seconds(MaxLatencyOverlapping) + " | " + faults,
+		seconds(ResumeAfterUnreadable) + " | `TestUnreadableEventsBlockTheirPartition`",
 		atLeast + " | `TestRateLimitIsUsed`",
 		atLeast + " | `go run ./test/chaos -mode rate-limit`",
 	}

@@ -220,7 +220,7 @@ type LookupFlags struct {
 	LookupDelay               time.Duration `default:"5s" help:"Delay between the end of a call and its first lookup."`
 	NotFoundWindow            time.Duration `default:"2m" help:"How long to retry a record that is not found."`
 	RetryWindow               time.Duration `default:"5m" help:"How long to retry a call that keeps failing while others succeed."`
-	MaxConsecutiveDeadLetters int           `default:"1000" help:"Consecutive lookups that may be dead-lettered before further dead letters are withheld (0 = off)."`
+	MaxConsecutiveDeadLetters int           `default:"1000" help:"Consecutive lookups that may be dead-lettered before further dead letters are withheld, and malformed events in a row that block a partition (0 = off)."`
 	CacheSize                 int           `default:"100000" help:"Maximum number of cached records (0 disables the cache)."`
 	CacheBytes                ByteSize      `default:"256MiB" help:"Maximum memory of the cache."`
 	CacheTTL                  time.Duration `name:"cache-ttl" default:"1h" help:"How long a record stays cached."`

@@ -121,6 +121,8 @@ func forReason(reason string) string {
 		return "check that the partition has a leader, and that another consumer can read it there"
 	case string(consumer.OpenTransaction):
 		return "find its producer with kafka-transactions.sh describe-producers"
+	case string(consumer.UnreadableEvents):
+		return "fix the producer, or skip the events with enricher skip"
 	case string(consumer.OutputRefused):
 		return "check the settings and permissions of the output topic"
 	case lookup.AccountRejected.String():
