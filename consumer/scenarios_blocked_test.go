@@ -152,7 +152,7 @@ func tamperFetch(tamper func(*kmsg.FetchResponseTopicPartition)) func(*env, kmsg
 }
 
 // leaderless makes the brokers report that badPartition has no leader.
-func leaderless(_ *env, k kmsg.Key) *kafkaproxy.Action {
+func leaderless(_ *env, _ kmsg.Key) *kafkaproxy.Action {
 	return &kafkaproxy.Action{Respond: func(_ kmsg.Request, resp kmsg.Response) {
 		switch r := resp.(type) {
 		case *kmsg.MetadataResponse:

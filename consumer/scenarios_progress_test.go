@@ -11,10 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"github.com/twmb/franz-go/pkg/sasl"
 
 	"enricher/consumer"
 	"enricher/consumer/audit/audittest"
@@ -257,72 +255,6 @@ func withoutRecords(t *testing.T, batches []byte) []byte {
 	return out
 }
 
-// TestReadinessNamesTheKafkaError: an instance that cannot work says what the
-// brokers say, not only what it lacks.
-func TestReadinessNamesTheKafkaError(t *testing.T) {
-	for name, c := range map[string]struct {
-		before       func(*env)
-		change       func(*consumer.Config)
-		after        func(*harness.Instance)
-		reason, kind string
-	}{
-		"unreachable": {
-			after:  func(i *harness.Instance) { i.Proxy.SetOffline(true) },
-			reason: "the proxy is offline", kind: "connection",
-		},
-		"password": {
-			change: func(c *consumer.Config) {
-				kafka := c.Kafka
-				c.Kafka = func() []kgo.Opt { return append(kafka(), kgo.SASL(badPassword{})) }
-			},
-			reason: "SASL_AUTHENTICATION_FAILED", kind: "authentication",
-		},
-		"assignor": {
-			before: func(e *env) {
-				other := e.NewClient(kgo.ConsumerGroup(e.Group), kgo.ConsumeTopics(e.In), kgo.Balancers(kgo.RangeBalancer()))
-				other.PollFetches(context.Background())
-			},
-			reason: "INCONSISTENT_GROUP_PROTOCOL", kind: "group",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inRealTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
-				e.FeedCalls("c", 1)
-				if c.before != nil {
-					c.before(e)
-				}
-				changes := []func(*consumer.Config){quick}
-				if c.change != nil {
-					changes = append(changes, c.change)
-				}
-				i := e.Start("a", changes...)
-				if c.after != nil {
-					e.Await(time.Minute)
-					c.after(i)
-				}
-				e.Eventually(30*time.Second, func() error {
-					if reason := i.NotReady(); !strings.Contains(reason, c.reason) {
-						return fmt.Errorf("not ready for %q, want %q", reason, c.reason)
-					}
-					return nil
-				})
-				if i.Metric("enricher_kafka_errors_total", c.kind) == 0 {
-					t.Errorf("no error of kind %s counted", c.kind)
-				}
-			})
-		})
-	}
-}
-
-// badPassword is SASL with a password that the broker does not accept.
-type badPassword struct{}
-
-func (badPassword) Name() string { return "PLAIN" }
-
-func (badPassword) Authenticate(context.Context, string) (sasl.Session, []byte, error) {
-	return nil, nil, kerr.SaslAuthenticationFailed
-}
-
 // TestOutcomesAreCountedOnce: events of an aborted transaction whose partition has
 // moved by the time the committed offsets are read are counted by the instance that
 // completed them.
@@ -365,4 +297,40 @@ func TestOutcomesAreCountedOnce(t *testing.T) {
 			t.Errorf("%v outcomes counted of %d events", n, e.Fed)
 		}
 	})
+}
+
+// TestAgesUseTheEventsOwnTime: neither a record without a time makes an event old,
+// nor a new record an old event new.
+func TestAgesUseTheEventsOwnTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		event, record time.Duration // before now; 0: the record's time is none
+		low, high     float64       // of the age, in seconds
+	}{
+		"record without a time": {event: time.Second, low: 1, high: 60},
+		"old event":             {event: 90 * time.Second, record: time.Second, low: 90, high: 150},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+				i := e.Start("a")
+				<-time.After(shareDelay)
+				now := time.Now()
+				e.API.AvailableAt("late", now.Add(20*time.Second))
+				event := audittest.Enriched(e.API, "late")
+				event.Value, event.Timestamp = audittest.EndCall("late", now.Add(-c.event)), time.UnixMilli(1)
+				if c.record > 0 {
+					event.Timestamp = now.Add(-c.record)
+				}
+				e.Feed(0, event)
+				<-time.After(5 * time.Second)
+				if age := i.Metric("enricher_oldest_event_age_seconds"); age < c.low || age > c.high {
+					t.Errorf("the oldest event is %v s old, want %v to %v", age, c.low, c.high)
+				}
+				e.Await(2 * time.Minute)
+				e.Check()
+				if sum := i.Metric("enricher_event_latency_seconds"); sum < c.low || sum > c.high {
+					t.Errorf("the event took %v s, want %v to %v", sum, c.low, c.high)
+				}
+			})
+		})
+	}
 }

@@ -134,8 +134,8 @@ func (i *Instance) NotReady() string {
 	return strings.Join(all, "; ")
 }
 
-// Metric is the sum of a counter or gauge over its series; with values, over the
-// series that have one of them as a label.
+// Metric is the sum of a counter or gauge, or of what a histogram observed, over its
+// series; with values, over the series that have one of them as a label.
 func (i *Instance) Metric(name string, values ...string) float64 {
 	i.T.Helper()
 	families, err := i.Registry.Gather()
@@ -149,7 +149,7 @@ func (i *Instance) Metric(name string, values ...string) float64 {
 		sum := 0.0
 		for _, m := range f.GetMetric() {
 			if len(values) == 0 || slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return slices.Contains(values, l.GetValue()) }) {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetHistogram().GetSampleSum()
 			}
 		}
 		return sum
