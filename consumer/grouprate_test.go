@@ -1,13 +1,14 @@
 package consumer
 
 import (
-	"enricher/fetch/lookup/limitertest"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"enricher/fetch/lookup/limitertest"
 )
 
 var (

@@ -19,7 +19,7 @@ import (
 	"enricher/test/harness"
 )
 
-// The invariant of these scenarios: a producer that changes how it serializes
+// The invariant of these scenarios: a producer that changes how it serialises
 // cannot turn its calls into dead letters without an end. Between two events that
 // can be parsed, an assignment of a partition dead-letters at most as many as the
 // guard allows. Nothing else waits for it, and nothing is lost or duplicated.
@@ -124,7 +124,7 @@ func TestKafkaUnreadableEventsBlockTheirPartition(t *testing.T) {
 	onKafka(t, fetchtest.Config{}, unreadableEvents)
 }
 
-// unreadableEvents: a producer changes its serializer, and 50,000 events later it is
+// unreadableEvents: a producer changes its serialiser, and 50,000 events later it is
 // repaired. Meanwhile the instance is restarted, drained and killed.
 func unreadableEvents(t *testing.T, e *env) {
 	i := e.Start("a")

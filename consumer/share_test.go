@@ -1,13 +1,14 @@
 package consumer
 
 import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
 	"enricher/consumer/session"
 	"enricher/fetch/lookup"
 	"enricher/fetch/lookup/clocktest"
 	"enricher/fetch/lookup/limitertest"
-	"math/rand/v2"
-	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"

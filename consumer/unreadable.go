@@ -18,7 +18,7 @@ const maxUnprovenMalformed = 20
 
 // unreadableGuard limits the malformed events in a row of a partition that become
 // dead letters. More of them mean that their producer has changed how it
-// serializes: all that follow are malformed, too, and their calls are real.
+// serialises: all that follow are malformed, too, and their calls are real.
 //
 // Only events for the end of a call count. Callbacks of other types neither
 // continue a row nor end it: a producer may have broken just those that matter.

@@ -76,7 +76,7 @@ func ParseEvent(value []byte) (Event, error) {
 
 const byteOrderMark = "\uFEFF" // in UTF-8; RFC 8259 lets a reader ignore it
 
-// frameBytes is the size of the frame that the serializers of schema registries
+// frameBytes is the size of the frame that the serialisers of schema registries
 // write before a value: a zero byte and the id of the schema.
 const frameBytes = 5
 

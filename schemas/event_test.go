@@ -169,7 +169,7 @@ func TestMalformedEventIsNamed(t *testing.T) {
 		{value: compress(func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) }), why: "zlib data"},
 		{value: "\x28\xb5\x2f\xfd\x04", why: "zstd data"},
 		{value: "\x04\x22\x4d\x18\x60", why: "lz4 data"},
-		{value: "\xac\xed\x00\x05t\x00", why: "serialized Java object"},
+		{value: "\xac\xed\x00\x05t\x00", why: "Java object"},
 		{value: wide(binary.LittleEndian, true), why: "UTF-16"},
 		{value: wide(binary.BigEndian, true), why: "UTF-16"},
 		{value: wide(binary.LittleEndian, false), why: "UTF-16"},

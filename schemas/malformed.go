@@ -31,7 +31,7 @@ var signatures = []struct{ prefix, what string }{
 	{"PK\x03\x04", "a zip file"},
 	{"Obj\x01", "an Avro file"},
 	{"\xc3\x01", "an Avro object"},
-	{"\xac\xed\x00\x05", "a serialized Java object"},
+	{"\xac\xed\x00\x05", "a Java object"},
 }
 
 // describe says what a value is that is not a JSON object, and why it is so.
@@ -39,13 +39,13 @@ func describe(value []byte) string {
 	value = trimEnd(value)
 	text := trimStart(value)
 	if s := signature(value); s != "" {
-		return s + ", not JSON: its producer compresses or serializes the value"
+		return s + ", not JSON: its producer compresses or encodes the value"
 	}
 	switch {
 	case isWide(value):
 		return "UTF-16 or UTF-32, not JSON in UTF-8: its producer uses another character encoding"
 	case len(value) > frameBytes && value[0] == 0:
-		return fmt.Sprintf("in a schema registry's frame (schema id %d), but not a JSON object: its producer serializes as Avro or Protobuf, or the frame has other content",
+		return fmt.Sprintf("in a schema registry's frame (schema id %d), but not a JSON object: its producer encodes as Avro or Protobuf, or the frame has other content",
 			binary.BigEndian.Uint32(value[1:frameBytes]))
 	case len(value) > guidFrameBytes && value[0] == 1:
 		return fmt.Sprintf("in a schema registry's frame with a GUID (%x), which belongs in a header", value[1:guidFrameBytes])
