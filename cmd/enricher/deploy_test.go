@@ -131,6 +131,7 @@ func exposedMetrics(t *testing.T) map[string]map[string]bool {
 		Group: "call-enricher", Instance: "a", InputTopics: []string{input}, EnrichedTopic: enriched, DeadLetterTopic: dead,
 		MaxConsecutiveDeadLetters: 1000, CacheSize: 10, CacheBytes: 1 << 20, CacheTTL: time.Hour,
 	})
+	s.metrics.ExposeDroppedLines(func() uint64 { return 0 }) // as run does
 
 	cl, err := kgo.NewClient(brokers, kgo.ConsumeTopics(enriched, dead),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
