@@ -14,22 +14,23 @@ import (
 )
 
 // admitPartition takes in what was polled of one partition: every event that is
-// neither pending nor completed gets its outcome at once or goes to the scheduler.
-func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) error {
+// neither pending nor completed gets its outcome at once or goes to the scheduler. It
+// returns the partition; nil: the records are not wanted.
+func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) (*partition, error) {
 	tp := topicPartition{f.Topic, f.Partition}
 	p := c.parts[tp]
 	switch {
 	case p == nil:
-		return fmt.Errorf("received records of %v before its committed offset", tp)
+		return nil, fmt.Errorf("received records of %v before its committed offset", tp)
 	case p.blocked != nil && p.blocked.reason != UnreadableEvents:
-		return nil // fetched before it was paused
+		return nil, nil // fetched before it was paused
 	}
 	p.held = true
 	p = c.checkLog(p, f)
 	if p.blocked != nil {
 		c.readAhead(p, f.Records)
 		p.onFetched(f, true)
-		return nil
+		return nil, nil
 	}
 	p.lastBlock = nil
 	head := p.tracker.head
@@ -58,7 +59,8 @@ func (c *conductor) admitPartition(f *kgo.FetchTopicPartition, now time.Time) er
 		c.scheduler.Add(c.toLookUp)
 		c.toLookUp = nil
 	}
-	return nil
+	c.account(p)
+	return p, nil
 }
 
 // checkLog compares the first polled offset with what the tracker expects.

@@ -33,6 +33,7 @@ type partition struct {
 
 	held        bool // the client has held it, so that its absence means something
 	fetchPaused bool // its metadata nears the limit
+	overShare   bool // nothing is fetched, because it holds more than its share of what may be in flight
 	// blocked is why nothing is fetched; nil: it is consumed. lastBlock is the last
 	// of them since a record was polled.
 	blocked, lastBlock *block
@@ -46,6 +47,12 @@ type partition struct {
 	resetBelowCommit bool
 	epoch            int32          // the last leader epoch of what was polled; −1: nothing was
 	lastCommit       session.Offset // of the last transaction that it was in
+	// noRoomUntil: metadata of what is completed does not fit, and is tried again
+	// then. Older events have to complete first. Zero: everything fits.
+	noRoomUntil time.Time
+	committing  int    // outcomes in the open transaction, which are not in completed
+	queued      bool   // in conductor.queue
+	counted     totals // its part of conductor.totals
 
 	assigned time.Time
 	log      session.LogRange // as last reported
@@ -56,11 +63,24 @@ type partition struct {
 // holds: first its own list, then the assignments that were handed over since,
 // because a partition that is gone from the list and assigned again is held again.
 func (c *conductor) syncAssignments() {
-	held := c.session.HeldPartitions()
 	now := time.Now()
+	if c.session.HasAssignments() || !now.Before(c.nextLossCheck) {
+		c.dropLost(now)
+	}
 	for _, a := range c.session.TakeAssignments() {
 		c.onAssigned(a, now)
 	}
+	c.reserve()
+}
+
+// lossInterval is how often the list of partitions is looked at while there is no
+// transaction, which looks at it in any case. The client copies it each time.
+const lossInterval = 100 * time.Millisecond
+
+// dropLost forgets the partitions that the client no longer holds.
+func (c *conductor) dropLost(now time.Time) {
+	c.nextLossCheck = now.Add(lossInterval)
+	held := c.session.HeldPartitions()
 	for tp, p := range c.parts {
 		if _, ok := held[tp.topic][tp.partition]; ok {
 			p.held = true
@@ -113,8 +133,9 @@ func (c *conductor) onAssigned(a session.Assignment, now time.Time) {
 	p.tracker = newTracker(done)
 	p.commitProgress = a.StartIsNew && c.cfg.AutoOffsetReset == Latest
 	p.unresolved = false
+	c.account(p)
 	if p.blocked != nil {
-		p.blocked.retryAt = now // the client still has a provisional offset; retryBlocked sets it
+		p.blocked.retryAt = now // the client still has a provisional offset; retryWaiting sets it
 	} else {
 		c.resume(p) // a pause survives re-assignment
 	}
@@ -137,6 +158,7 @@ func (c *conductor) install(tp topicPartition, t *tracker) *partition {
 func (c *conductor) onLost(p *partition) {
 	delete(c.parts, p.topicPartition)
 	delete(c.byAssignment, p.assignment)
+	c.account(p)
 	c.scheduler.Drop(p.assignment)
 }
 
@@ -146,6 +168,8 @@ func (c *conductor) dropAll() {
 	ids := slices.Collect(maps.Keys(c.byAssignment))
 	clear(c.parts)
 	clear(c.byAssignment)
+	clear(c.waiting)
+	c.queue, c.totals = nil, totals{}
 	c.scheduler.Drop(ids...)
 }
 
@@ -243,5 +267,6 @@ func (c *conductor) applyCommitted(p *partition, o session.Offset) error {
 		}
 	}
 	p.completed = left
+	c.account(p)
 	return nil
 }

@@ -76,15 +76,18 @@ func (c *conductor) block(p *partition, reason BlockReason, detail string, now t
 	}
 	p.blocked = p.lastBlock.again(reason, detail, now)
 	p.lastBlock = p.blocked
+	c.account(p)
 }
 
-// retryBlocked tries the partitions and the outputs whose time has come.
-func (c *conductor) retryBlocked(now time.Time) {
-	c.retryRefused(now)
+// retryWaiting tries what is blocked, refused or had no room, when its time has come.
+func (c *conductor) retryWaiting(now time.Time) {
+	c.resumeOverShare(now)
 	resolve := make(map[string][]int32)
 	seek := make(map[string]map[int32]int64)
 	var resumed []*partition
-	for _, p := range c.parts {
+	for p := range c.waiting {
+		c.retryRefused(p, now)
+		c.retryNoRoom(p, now)
 		if p.blocked == nil || now.Before(p.blocked.retryAt) {
 			continue
 		}
@@ -110,15 +113,22 @@ func (c *conductor) retryBlocked(now time.Time) {
 	}
 	for _, p := range resumed {
 		p.blocked = nil
+		c.account(p)
 		c.resume(p)
 	}
 }
 
 // resume resumes fetching of a partition unless it is paused for another reason.
 func (c *conductor) resume(p *partition) {
-	if p.blocked == nil && !p.fetchPaused {
+	if p.isFetched() {
 		c.session.Resume(p.topic, p.partition)
 	}
+}
+
+// isFetched reports whether nothing of the partition's own keeps it from being
+// fetched.
+func (p *partition) isFetched() bool {
+	return (p.blocked == nil || p.blocked.reason == UnreadableEvents) && !p.fetchPaused && !p.overShare
 }
 
 // pollError handles an error that was polled. It ends the session only if it

@@ -22,10 +22,10 @@ const (
 	// tried. Rebalances abort one or two; with the pauses between them, ten take
 	// longer than a broker's restart.
 	maxAborts = 10
-	// maxTxnMetadataBytes bounds the offset metadata of one transaction: the broker
-	// rejects a commit of about 1 MB (its message.max.bytes).
-	maxTxnMetadataBytes = 512 << 10
-	// metadataWait is how long completed events whose metadata fits nowhere wait
+	// maxCommitBytes bounds the offsets of one transaction, as the broker stores them:
+	// in a batch of at most 1,048,588 bytes (its message.max.bytes).
+	maxCommitBytes = 512 << 10
+	// metadataWait is how long completed events whose metadata does not fit wait
 	// until it is tried again: older events have to complete first.
 	metadataWait = time.Second
 )
@@ -38,12 +38,7 @@ type partitionCommit struct {
 	offsets  []int64   // of outcomes
 	progress progress.Progress
 	offset   session.Offset
-}
-
-// bytes returns what the commit takes of the broker's limit of one transaction: its
-// record in the offsets topic has the group, the topic and about 40 bytes besides.
-func (q *partitionCommit) bytes() int {
-	return len(q.offset.Metadata) + 2*len(q.offset.Topic) + 100
+	noRoom   bool // more could be committed, if its metadata fitted
 }
 
 // transaction is the conductor's side of a transaction that is being committed.
@@ -72,7 +67,7 @@ func (t *transaction) Offsets() ([]session.Offset, error) {
 // commit puts the completed outcomes and the offsets that go with them into one
 // transaction. An error means that the session is of no more use.
 func (c *conductor) commit() error {
-	c.completedSince = time.Time{}
+	c.dropLost(time.Now())
 	txn := &transaction{conductor: c, commits: c.buildCommits()}
 	if len(txn.commits) == 0 {
 		return nil
@@ -103,39 +98,68 @@ func (c *conductor) commit() error {
 }
 
 // buildCommits chooses what goes into the next transaction: everything that is
-// completed, as far as the metadata fits and the topics accept it.
+// completed, as far as it fits and the topics accept it. The queue sees to it that
+// no partition is left out for ever.
 func (c *conductor) buildCommits() []*partitionCommit {
 	var commits []*partitionCommit
+	var used []*partition
+	now := time.Now()
 	suspect, most := c.chooseSuspects()
-	total, left := 0, most
-	for _, p := range c.parts { // in random order, so that none is left out for ever
-		if len(p.completed) == 0 && !p.commitProgress || total >= maxTxnMetadataBytes || most > 0 && left == 0 {
+	total, left, full := 0, most, false
+	queue := c.queue
+	c.queue = nil
+	for _, p := range queue {
+		p.queued = false
+		if full || most > 0 && left == 0 || c.lost(p) {
+			c.account(p) // which puts it back, unless it is lost
 			continue
 		}
 		q := c.buildCommit(p, suspect, left)
-		if q == nil || total+q.bytes() > maxTxnMetadataBytes {
+		if full = total+c.commitBytes(q) > maxCommitBytes; full {
+			c.account(p)
 			continue
 		}
-		total += q.bytes()
+		used = append(used, p)
 		p.completed = q.rest
-		left -= len(q.outcomes)
-		commits = append(commits, q)
+		if q.noRoom {
+			p.noRoomUntil = now.Add(metadataWait)
+		}
+		if len(q.outcomes) > 0 || p.commitProgress {
+			p.committing = len(q.outcomes)
+			total += c.commitBytes(q)
+			left -= len(q.outcomes)
+			commits = append(commits, q)
+		}
+	}
+	for _, p := range used {
+		c.account(p)
 	}
 	switch {
-	case c.completedCount() == 0:
-	case most > 0 || suspect || c.suspects.next: // the rest has its turn next
-		c.completedSince = time.Now()
-	default:
-		c.completedSince = time.Now().Add(metadataWait)
+	case c.totals.completed == 0:
+		c.completedSince = time.Time{}
+	case full: // the rest goes at once
+		c.completedSince = now.Add(-c.cfg.CommitInterval)
+	default: // it has its turn next
+		c.completedSince = now
 	}
 	return commits
+}
+
+// commitBytes returns what a commit takes of the broker's limit for one
+// transaction: its record in the offsets topic has the group, the topic, the
+// metadata and less than 80 bytes besides.
+func (c *conductor) commitBytes(q *partitionCommit) int {
+	return len(c.cfg.Group) + len(q.part.topic) + len(q.offset.Metadata) + 80
 }
 
 // chooseSuspects decides whether the next transaction is one of suspects, and how
 // many outcomes it may hold (0: any number).
 func (c *conductor) chooseSuspects() (suspect bool, most int) {
 	healthy, suspects := 0, 0
-	for _, p := range c.parts {
+	for _, p := range c.queue {
+		if c.lost(p) {
+			continue
+		}
 		n := 0
 		for i := range p.completed {
 			if p.completed[i].suspect {
@@ -153,7 +177,7 @@ func (c *conductor) chooseSuspects() (suspect bool, most int) {
 
 // buildCommit returns the largest commit of a partition whose metadata fits, of
 // at most so many outcomes (not above 0: any number) that are suspects or that
-// are not, or nil.
+// are not. It may have none.
 func (c *conductor) buildCommit(p *partition, suspect bool, most int) *partitionCommit {
 	slices.SortFunc(p.completed, func(a, b outcome) int { return cmp.Compare(a.rec.Offset, b.rec.Offset) })
 	chosen, offsets := make([]outcome, 0, len(p.completed)), make([]int64, 0, len(p.completed))
@@ -166,28 +190,29 @@ func (c *conductor) buildCommit(p *partition, suspect bool, most int) *partition
 		}
 	}
 	n, done, metadata := fitMetadata(p.tracker, c.session.TopicID(p.topic), offsets, c.metadataLimit)
+	q := &partitionCommit{part: p, outcomes: chosen[:n:n], rest: append(rest, chosen[n:]...), offsets: offsets[:n], noRoom: n < len(chosen)}
 	if n == 0 {
 		if !p.commitProgress {
-			return nil
+			return q
 		}
 		done = p.tracker.after(nil)
 		metadata = progress.Encode(c.session.TopicID(p.topic), done)
 	}
-	return &partitionCommit{
-		part: p, outcomes: chosen[:n:n], rest: append(rest, chosen[n:]...), offsets: offsets[:n], progress: done,
-		offset: session.Offset{Topic: p.topic, Partition: p.partition, Offset: done.Base, Epoch: p.epoch, Metadata: metadata},
-	}
+	q.progress = done
+	q.offset = session.Offset{Topic: p.topic, Partition: p.partition, Offset: done.Base, Epoch: p.epoch, Metadata: metadata}
+	return q
 }
 
-// progressToCommit reports whether a partition's progress has to be committed
-// without an event.
-func (c *conductor) progressToCommit() bool {
-	for _, p := range c.parts {
-		if p.commitProgress && p.blocked == nil {
-			return true
-		}
+// retryNoRoom tries to commit what had no room, when its time has come.
+func (c *conductor) retryNoRoom(p *partition, now time.Time) {
+	if p.noRoomUntil.IsZero() || now.Before(p.noRoomUntil) {
+		return
 	}
-	return false
+	p.noRoomUntil = time.Time{}
+	if c.completedSince.IsZero() {
+		c.completedSince = now
+	}
+	c.account(p)
 }
 
 // fitMetadata finds how many of the completed offsets can be committed within
@@ -246,7 +271,9 @@ func (c *conductor) onCommitted(commits []*partitionCommit) {
 		}
 		q.part.tracker.commit(q.offsets, q.progress)
 		q.part.commitProgress = false
+		q.part.committing = 0
 		q.part.lastCommit = q.offset
+		c.account(q.part)
 		largest = max(largest, len(q.offset.Metadata))
 		c.throttlePartition(q.part, len(q.offset.Metadata))
 	}
@@ -304,12 +331,15 @@ func (c *conductor) onAborted(commits []*partitionCommit, source map[*kgo.Record
 		q.part.lastCommit = q.offset
 		q.part.completed = append(q.outcomes, q.part.completed...)
 		q.part.setRefusedAside(time.Now())
+		q.part.noRoomUntil = time.Time{}
+		q.part.committing = 0
+		c.account(q.part)
 	}
 	c.session.AllowRebalance()
 	if err := c.refetchCommitted(commits); err != nil {
 		return err
 	}
-	if c.completedCount() > 0 {
+	if c.totals.completed > 0 {
 		c.completedSince = time.Now()
 	}
 	return nil

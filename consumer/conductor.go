@@ -36,11 +36,19 @@ type conductor struct {
 
 	parts        map[topicPartition]*partition
 	byAssignment map[uint64]*partition // the same partitions
-	toLookUp     []*lookup.Event       // of the batch being admitted
+	// account derives these from the partitions.
+	totals  totals
+	queue   []*partition            // with something to commit, the first to have it first; lost ones included
+	waiting map[*partition]struct{} // for a time at which there is something to do
+
+	reserved    load            // for each partition, of what may be in flight
+	reservedFor int             // so many partitions
+	toLookUp    []*lookup.Event // of the batch being admitted
 
 	completedSince time.Time // since when the oldest completed event waits for its transaction; zero: none does
 	fetchPaused    bool      // for lack of room
 	draining       bool
+	drained        bool // nothing will be completed any more
 	abortsInARow   int
 	maxPerTxn      int // events in a transaction, since a topic refused a batch for its size; 0: any number
 	suspects       suspects
@@ -49,7 +57,12 @@ type conductor struct {
 	listing        atomic.Pointer[listing] // the last one; nil before the first
 	nextGauges     time.Time
 	full           time.Time // when there was no room for events, at last
+	nextShare      time.Time // when resumeOverShare is due
+	nextLossCheck  time.Time // when dropLost is due
 }
+
+// afterTurn is called by the conductor at every turn. Only tests set it.
+var afterTurn func(*conductor)
 
 // run works until the drain is complete (nil), or the session is of no more use
 // (an error).
@@ -57,12 +70,21 @@ func (c *conductor) run(ctx context.Context) error {
 	defer c.dropAll()
 	for {
 		c.turn()
+		if afterTurn != nil {
+			afterTurn(c)
+		}
 		if ctx.Err() != nil && !c.draining {
 			c.draining = true
 			c.scheduler.Drain()
 			c.log.Info("draining: waiting for in-flight requests")
 		}
 		drained := c.draining && isClosed(c.scheduler.Drained())
+		if drained && !c.drained {
+			c.drained = true
+			for p := range c.waiting { // the last time
+				c.retryNoRoom(p, p.noRoomUntil)
+			}
+		}
 
 		c.session.AllowRebalance()
 		c.collectOutcomes() // they may be due before anything is fetched
@@ -76,17 +98,14 @@ func (c *conductor) run(ctx context.Context) error {
 			return err
 		}
 		c.collectOutcomes()
-		c.retryBlocked(now)
+		c.retryWaiting(now)
 		c.updateGauges(now)
-		if drained && c.completedCount() == 0 {
+		if drained && c.totals.completed == 0 {
 			return nil
 		}
 		if (c.due(now) || drained) && !c.membership.joining() {
 			if err := c.commit(); err != nil {
 				return err
-			}
-			if drained && (c.abortsInARow == 0 || c.completedCount() == 0) {
-				return nil
 			}
 		}
 	}
@@ -109,22 +128,7 @@ func (c *conductor) poll(ctx context.Context) kgo.Fetches {
 	defer waker.Wait() // so that it takes no signal that is meant for the next poll
 	defer wake()
 	waker.Go(func() { c.wakePoll(ctx, wake) })
-	return c.session.Poll(ctx, max(room, 1))
-}
-
-// throttleFetch pauses fetching when there is no room, and resumes it once a
-// quarter of the room is free: what the client has fetched of a paused partition
-// it drops and fetches again. A transaction that is due will make room.
-func (c *conductor) throttleFetch(room int, due bool) {
-	switch {
-	case room <= 0 && !c.fetchPaused && (!due || c.draining):
-		c.session.PauseAll()
-		c.fetchPaused = true
-		c.full = time.Now()
-	case c.fetchPaused && room > c.cfg.MaxInFlight/4:
-		c.session.ResumeAll()
-		c.fetchPaused = false
-	}
+	return c.session.Poll(ctx, c.pollLimit(room))
 }
 
 // pollDuration returns how long the next poll may last.
@@ -132,7 +136,7 @@ func (c *conductor) pollDuration(due bool) time.Duration {
 	wait := pollWait
 	if due {
 		wait = shortestWait
-	} else if c.completedCount() > 0 && !c.membership.joining() {
+	} else if c.totals.completed > 0 && !c.membership.joining() {
 		wait = max(time.Until(c.completedSince.Add(c.cfg.CommitInterval)), shortestWait)
 	}
 	if c.draining {
@@ -164,51 +168,34 @@ func (c *conductor) admitFetched(inTransaction int) error {
 	if room <= 0 || c.fetchPaused || c.draining {
 		return nil
 	}
-	fetches := c.session.PollFetched(room)
+	fetches := c.session.PollFetched(c.pollLimit(room))
 	c.syncAssignments()
 	return c.admitFetches(fetches, time.Now())
-}
-
-// room is how many more events may be admitted, beyond those of an open
-// transaction.
-func (c *conductor) room(inTransaction int) int {
-	events, bytes := -inTransaction, int64(0)
-	for _, p := range c.parts {
-		events += len(p.tracker.pending)
-		bytes += p.tracker.bytes
-	}
-	if bytes >= c.cfg.MaxInFlightBytes {
-		return 0
-	}
-	return c.cfg.MaxInFlight - events
-}
-
-func (c *conductor) completedCount() int {
-	n := 0
-	for _, p := range c.parts {
-		n += len(p.completed)
-	}
-	return n
 }
 
 // due reports whether it is time for a transaction: an event has waited long
 // enough, or half of the room is taken by completed events.
 func (c *conductor) due(now time.Time) bool {
-	if c.progressToCommit() {
+	if c.totals.progress > 0 {
 		return true
 	}
-	n := c.completedCount()
+	n := c.totals.completed
 	return n > 0 && (n >= c.cfg.MaxInFlight/2 || now.Sub(c.completedSince) >= c.cfg.CommitInterval)
 }
 
 // admitFetches admits what was polled.
 func (c *conductor) admitFetches(fetches kgo.Fetches, now time.Time) error {
 	var failed error
+	var polled []*partition
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if failed == nil && len(f.Records) > 0 {
-			failed = c.admitPartition(&f, now)
+			var p *partition
+			if p, failed = c.admitPartition(&f, now); p != nil {
+				polled = append(polled, p)
+			}
 		}
 	})
+	c.pauseOverShare(polled)
 	// After the records: those of a partition come before its error.
 	fetches.EachError(func(topic string, p int32, err error) {
 		if failed == nil {
@@ -240,6 +227,7 @@ func (c *conductor) complete(p *partition, o outcome, at time.Time) {
 		c.completedSince = at
 	}
 	p.completed = append(p.completed, o)
+	c.account(p)
 }
 
 // updateGauges sets the metrics that are derived from the state.
@@ -248,16 +236,18 @@ func (c *conductor) updateGauges(now time.Time) {
 		return
 	}
 	c.nextGauges = now.Add(gaugeInterval)
-	backlog, oldest := 0, now.UnixMilli()
+	backlog, completed, oldest := 0, 0, now.UnixMilli()
 	unread := make(map[topicPartition]offsetRange)
 	c.observeLogs(now)
 	c.refetchStalled(now)
 	for tp, p := range c.parts {
+		completed += len(p.completed)
 		backlog += len(p.tracker.pending) - len(p.completed) + int(p.unread(p.log.End))
 		if p.blocked == nil && p.tracker.head >= 0 && p.tracker.head < p.log.Stable {
 			unread[tp] = offsetRange{p.tracker.head, p.log.Stable}
 		}
 		p.commitProgress = p.commitProgress || p.tracker.passedAll()
+		c.account(p)
 		for _, e := range p.tracker.pending {
 			oldest = min(oldest, e.at)
 		}
@@ -278,7 +268,7 @@ func (c *conductor) updateGauges(now time.Time) {
 	for _, r := range BlockReasons() {
 		c.metrics.Blocked.WithLabelValues(string(r)).Set(float64(counts[r]))
 	}
-	c.metrics.Lookup.InFlight.WithLabelValues(lookup.StateCompleted).Set(float64(c.completedCount()))
+	c.metrics.Lookup.InFlight.WithLabelValues(lookup.StateCompleted).Set(float64(completed))
 	c.setConditions(func(s *conditions) { s.blocked = blocked })
 }
 

@@ -203,6 +203,7 @@ func (c *Consumer) runSession(ctx context.Context) error {
 		Consumer: c, session: s, membership: m,
 		parts:        make(map[topicPartition]*partition),
 		byAssignment: make(map[uint64]*partition),
+		waiting:      make(map[*partition]struct{}),
 		unavailable:  make(map[string]error),
 		topicChanges: mailbox.New[session.TopicChange](),
 	}

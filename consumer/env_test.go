@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,6 +238,9 @@ type childInstance struct {
 func TestMain(m *testing.M) {
 	// The tests in real time wait for brokers and members most of the time.
 	flag.Parse()
+	if len(os.Args) > 1 && flag.Lookup("test.bench").Value.String() == "" { // neither in a child nor in a benchmark
+		consumer.CheckEveryTurn()
+	}
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = f.Value.Set("8") // a number, so it cannot fail
 	}

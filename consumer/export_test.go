@@ -12,5 +12,5 @@ func EveryOther(topic [16]byte, base, ahead, n int64) string {
 	return progress.Encode(topic, p)
 }
 
-// MaxTxnMetadataBytes bounds the offset metadata of a transaction.
-const MaxTxnMetadataBytes = maxTxnMetadataBytes
+// MaxCommitBytes bounds the offsets of a transaction, as the broker stores them.
+const MaxCommitBytes = maxCommitBytes

@@ -52,7 +52,7 @@ func BenchmarkKafkaAgainstCopyLoop(b *testing.B) {
 }
 
 // BenchmarkKafkaGrowth shows how the cost of an event grows with the partitions
-// and with the backlog; all events are cache hits.
+// and with the backlog, for cache hits and for the copy loop.
 func BenchmarkKafkaGrowth(b *testing.B) {
 	for _, c := range []struct {
 		name               string
@@ -65,11 +65,18 @@ func BenchmarkKafkaGrowth(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
-				e := realEnv(b, int32(c.partitions), fetchtest.Config{})
-				e.fill(c.partitions, benchCalls, c.events)
-				f := e.pipeline(c.events)
-				e.close()
-				f.report(b, "events")
+				run := func(contender func(benchEnv) figures) figures {
+					e := realEnv(b, int32(c.partitions), fetchtest.Config{})
+					e.fill(c.partitions, benchCalls, c.events)
+					f := contender(e)
+					e.close()
+					return f
+				}
+				loop := run(func(e benchEnv) figures { return e.loop(c.events, 200*time.Millisecond) })
+				hits := run(func(e benchEnv) figures { return e.pipeline(c.events) })
+				loop.report(b, "loop")
+				hits.report(b, "hits")
+				b.ReportMetric(float64(hits.cpu)/float64(loop.cpu), "hits÷loop-cpu")
 			}
 			b.ReportMetric(0, "ns/op")
 		})

@@ -201,8 +201,8 @@ func TestKafkaManyPartitions(t *testing.T) {
 	for _, n := range c.sums {
 		total += n
 	}
-	if total < 1<<20 || slices.Max(c.sums) < consumer.MaxTxnMetadataBytes*3/4 || slices.Max(c.sums) > consumer.MaxTxnMetadataBytes {
-		t.Errorf("transactions with %v bytes of metadata: more than 1 MB was to be split by %d bytes", c.sums, consumer.MaxTxnMetadataBytes)
+	if total < 1<<20 || slices.Max(c.sums) < consumer.MaxCommitBytes*3/4 || slices.Max(c.sums) > consumer.MaxCommitBytes {
+		t.Errorf("transactions with %v bytes of metadata: more than 1 MB was to be split by %d bytes", c.sums, consumer.MaxCommitBytes)
 	}
 }
 

@@ -62,20 +62,26 @@ func (p *partition) setRefusedAside(now time.Time) {
 		if o.refused == nil || !now.Before(o.refused.retryAt) {
 			return false
 		}
+		o.rec = clone(o.rec) // it may wait for long, and is a window into a batch
 		p.refused = append(p.refused, o)
 		return true
 	})
 }
 
-// retryRefused puts the outcomes whose time has come back to those to be committed.
-func (c *conductor) retryRefused(now time.Time) {
-	for _, p := range c.parts {
-		p.refused = slices.DeleteFunc(p.refused, func(o outcome) bool {
-			if now.Before(o.refused.retryAt) {
-				return false
-			}
-			c.complete(p, o, now)
-			return true
-		})
+// retryRefused puts the outcomes of a partition whose time has come back to those to
+// be committed.
+func (c *conductor) retryRefused(p *partition, now time.Time) {
+	if len(p.refused) == 0 {
+		return
 	}
+	refused := p.refused
+	p.refused = nil
+	for _, o := range refused {
+		if now.Before(o.refused.retryAt) {
+			p.refused = append(p.refused, o)
+		} else {
+			c.complete(p, o, now)
+		}
+	}
+	c.account(p)
 }

@@ -101,7 +101,7 @@ func (c *conductor) refetchStalled(now time.Time) {
 		if unread == 0 {
 			p.stalled = time.Time{}
 		}
-		if unread == 0 || p.blocked != nil || p.fetchPaused || c.fetchPaused || c.draining {
+		if unread == 0 || p.blocked != nil || p.fetchPaused || p.overShare || c.fetchPaused || c.draining {
 			p.quiet = time.Time{}
 			continue
 		}

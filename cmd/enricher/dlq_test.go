@@ -16,7 +16,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"enricher/cmd/enricher/internal/terminal"
 	"enricher/consumer/audit"
@@ -100,15 +99,11 @@ func records(ts *testscript.TestScript, none bool, args []string) {
 	}
 }
 
-// manyDeadLetters produces N dead letters of healthy events: N [secured].
+// manyDeadLetters produces N dead letters of healthy events.
 func manyDeadLetters(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	opts := []kgo.Opt{brokers(ts)}
-	if len(args) > 1 {
-		opts = append(opts, kgo.SASL(scram.Auth{User: "ops", Pass: "pw"}.AsSha256Mechanism()))
-	}
-	cl, err := kgo.NewClient(opts...)
+	cl, err := kgo.NewClient(brokers(ts))
 	ts.Check(err)
 	defer cl.Close()
 	outputs := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters"}

@@ -87,12 +87,7 @@ func kafka(ts *testscript.TestScript, _ bool, args []string) {
 				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters", kmsg.ACLOperationRead),
 				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters-journal", kmsg.ACLOperationRead),
 				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationRead),
-				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationDescribeConfigs)),
-			kfake.User("SCRAM-SHA-256", "almost", "pw",
-				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters", kmsg.ACLOperationRead),
-				allow(kmsg.ACLResourceTypeTopic, "call-ended", kmsg.ACLOperationDescribe),
-				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationAll),
-				allow(kmsg.ACLResourceTypeTransactionalId, "enricher-replay-call-dead-letters", kmsg.ACLOperationWrite)))
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationDescribeConfigs)))
 	}
 	if len(args) == 0 {
 		args = []string{"call-ended", "call-enriched", "call-dead-letters"}

@@ -90,6 +90,11 @@ func (s *Session) TakeAssignments() []Assignment {
 	return current
 }
 
+// HasAssignments reports whether TakeAssignments has something to return.
+func (s *Session) HasAssignments() bool {
+	return s.assigned.Contains(func(Assignment) bool { return true })
+}
+
 // Reassigned reports whether a new assignment of the partition waits in
 // TakeAssignments.
 func (s *Session) Reassigned(topic string, partition int32) bool {

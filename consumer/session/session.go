@@ -275,12 +275,26 @@ func (s *Session) AllowRebalance() { s.gts.AllowRebalance() }
 
 // Pause stops fetching of a partition. A pause survives re-assignment.
 func (s *Session) Pause(topic string, p int32) {
-	s.cl.PauseFetchPartitions(map[string][]int32{topic: {p}})
+	s.PausePartitions(map[string][]int32{topic: {p}})
+}
+
+// PausePartitions is Pause for many partitions, which cost as much as one.
+func (s *Session) PausePartitions(parts map[string][]int32) {
+	if len(parts) > 0 {
+		s.cl.PauseFetchPartitions(parts)
+	}
 }
 
 // Resume undoes Pause.
 func (s *Session) Resume(topic string, p int32) {
-	s.cl.ResumeFetchPartitions(map[string][]int32{topic: {p}})
+	s.ResumePartitions(map[string][]int32{topic: {p}})
+}
+
+// ResumePartitions undoes PausePartitions.
+func (s *Session) ResumePartitions(parts map[string][]int32) {
+	if len(parts) > 0 {
+		s.cl.ResumeFetchPartitions(parts)
+	}
 }
 
 // PauseAll stops fetching of all input topics, independently of Pause.

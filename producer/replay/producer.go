@@ -85,10 +85,13 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, e
 		p.cl.Produce(ctx, r, func(r *kgo.Record, err error) {
 			if pos, ok := events[r]; ok && isRefusal(err) {
 				mu.Lock()
-				refused.positions[pos], refused.err = true, topicError(r.Topic, err)
+				refused.positions[pos], refused.err = true, fmt.Errorf("topic %q: %w", r.Topic, err)
 				mu.Unlock()
 			}
-			promise(r, topicError(r.Topic, err))
+			if err != nil {
+				err = fmt.Errorf("topic %q: %w", r.Topic, err)
+			}
+			promise(r, err)
 		})
 	}
 	err := errors.Join(p.cl.Flush(ctx), produced.Err())
@@ -111,18 +114,6 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, e
 		return p.wrap("end transaction", err)
 	}
 	return nil
-}
-
-// topicError names the topic that did not accept a record, or the permission that is
-// missing for it.
-func topicError(topic string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return &producer.NotAuthorizedError{Operations: []string{"Write"}, ResourceType: "topic", Resource: topic, Err: err}
-	}
-	return fmt.Errorf("topic %q: %w", topic, err)
 }
 
 // abort aborts the transaction. If it fails, the transaction times out.

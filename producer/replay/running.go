@@ -108,7 +108,7 @@ func (r *runner) announce(ctx context.Context, topic [16]byte, dead map[string]R
 	defer stop()
 	if err := cl.ProduceSync(produceCtx, records...).FirstErr(); err != nil {
 		cl.Close()
-		return &clientError{fmt.Errorf("announce the run: %w", topicError(a.journal, err))}
+		return &clientError{fmt.Errorf("announce the run in topic %q: %w", a.journal, err)}
 	}
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go a.repeat(ctx, value)
