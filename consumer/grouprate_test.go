@@ -13,7 +13,7 @@ import (
 
 var (
 	firstShareSeed = flag.Uint64("share-seed", 1, "the first seed of TestGroupKeepsTheRate")
-	shareSeeds     = flag.Uint64("share-seeds", 100, "how many simulations it runs")
+	shareSeeds     = flag.Uint64("share-seeds", 25, "how many simulations it runs")
 )
 
 // groupRun is a simulation of a group whose members all have a backlog.
