@@ -74,14 +74,13 @@ func TestKafkaUnstableOffsetBlocksItsPartition(t *testing.T) {
 
 func (s blockedScenario) run(t *testing.T, e *env) {
 	var on atomic.Bool
-	i := e.Start("a")
-	fault := func(k kmsg.Key) *kafkaproxy.Action {
+	e.OnRequest = func(k kmsg.Key) *kafkaproxy.Action {
 		if !on.Load() {
 			return nil
 		}
 		return s.action(e, k)
 	}
-	i.Proxy.OnRequest(fault)
+	i := e.Start("a")
 	e.FeedCalls("before-", 2*partitions)
 	e.Await(time.Minute)
 
@@ -89,7 +88,6 @@ func (s blockedScenario) run(t *testing.T, e *env) {
 	if s.restart {
 		i.Drain()
 		i = e.Start("a")
-		i.Proxy.OnRequest(fault)
 	}
 	for n := range 20 {
 		e.FeedCalls("during-"+string(rune('a'+n)), partitions)

@@ -50,13 +50,13 @@ func TestLeaderlessPartitionAtStart(t *testing.T) {
 	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
 		var on atomic.Bool
 		on.Store(true)
-		i := e.Start("a")
-		i.Proxy.OnRequest(func(k kmsg.Key) *kafkaproxy.Action {
+		e.OnRequest = func(k kmsg.Key) *kafkaproxy.Action {
 			if !on.Load() || k != kmsg.Metadata && k != kmsg.ListOffsets {
 				return nil
 			}
 			return &kafkaproxy.Action{Respond: func(_ kmsg.Request, resp kmsg.Response) { takeLeader(e.In, resp) }}
-		})
+		}
+		e.Start("a")
 		for n := range 20 {
 			e.FeedCalls("during-"+strconv.Itoa(n)+"-", partitions)
 		}

@@ -11,12 +11,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
 	"enricher/consumer/audit"
 	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
 	"enricher/schemas"
+	"enricher/test/kafkaproxy"
 )
 
 // Partitions is how many each topic of an environment has.
@@ -55,6 +57,8 @@ type Env struct {
 	Fed int
 	// Settings changes the configuration of every instance, if not nil.
 	Settings func(*consumer.Config)
+	// OnRequest is that of the proxy of every instance, from its start, if not nil.
+	OnRequest func(kmsg.Key) *kafkaproxy.Action
 
 	feeder audittest.Feeder
 

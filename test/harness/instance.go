@@ -70,6 +70,7 @@ func (e *Env) Start(name string, change ...func(*consumer.Config)) *Instance {
 	e.T.Helper()
 	core, logs := observer.New(zapcore.InfoLevel)
 	i := &Instance{Registry: prometheus.NewRegistry(), Logs: logs, Done: make(chan struct{}), T: e.T, Proxy: kafkaproxy.New(e.Dial)}
+	i.Proxy.OnRequest(e.OnRequest)
 	cfg, err := Config(name, "http://127.0.0.1", fetchtest.Transport(e.API), i.Registry)
 	if err != nil {
 		e.T.Fatal(err)
