@@ -1,6 +1,8 @@
 package consumer_test
 
 import (
+	"context"
+	"fmt"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -28,6 +30,13 @@ func addedPartitions(t *testing.T, e *env) {
 	}
 	e.Start("a", latest)
 	e.Start("b", latest)
+	e.Eventually(time.Minute, func() error { // the starts are committed
+		offsets, err := e.Admin().FetchOffsets(context.Background(), e.Group)
+		if n := len(offsets[e.In]); err == nil && n < partitions {
+			return fmt.Errorf("%d partitions have a committed offset", n)
+		}
+		return err
+	})
 	e.FeedCalls("before-", partitions)
 	e.Await(time.Minute)
 	if _, err := e.Admin().CreatePartitions(t.Context(), added, e.In); err != nil {

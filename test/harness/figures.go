@@ -42,7 +42,7 @@ const (
 
 	// ResumeAfterUnreadable is when the first event that can be parsed is enriched,
 	// behind 50,000 malformed ones of its partition that were withheld.
-	ResumeAfterUnreadable = LookupDelay + 5*time.Second
+	ResumeAfterUnreadable = LookupDelay + 10*time.Second
 
 	// MinRateUsedPercent is the share of --api-rate that members with a backlog use.
 	MinRateUsedPercent = 98
