@@ -8,7 +8,7 @@
 //	go run ./test/chaos -mode rolling            # what a rolling restart costs
 //	go run ./test/chaos -mode freeze -n 100      # a hundred freezes in the phases of a transaction
 //
-// In the first mode each fault that hits only a part of the events comes alone first,
+// With one broker each fault that hits only a part of the events comes alone first,
 // for about a minute, and the latency of the others is measured; then all overlap.
 //
 // A run prints its seed; the same seed makes the same choices, though not at the
