@@ -132,21 +132,8 @@ func (e *env) awaitOthers(limit time.Duration) {
 
 // tamperFetch changes what a broker returns of badPartition.
 func tamperFetch(tamper func(*kmsg.FetchResponseTopicPartition)) func(*env, kmsg.Key) *kafkaproxy.Action {
-	return func(_ *env, k kmsg.Key) *kafkaproxy.Action {
-		if k != kmsg.Fetch {
-			return nil
-		}
-		return &kafkaproxy.Action{Respond: func(_ kmsg.Request, resp kmsg.Response) {
-			for t := range resp.(*kmsg.FetchResponse).Topics {
-				ps := resp.(*kmsg.FetchResponse).Topics[t].Partitions
-				for p := range ps {
-					if ps[p].Partition == badPartition {
-						tamper(&ps[p])
-					}
-				}
-			}
-		}}
-	}
+	action := tamperFetchOf(badPartition, tamper)
+	return func(_ *env, k kmsg.Key) *kafkaproxy.Action { return action(k) }
 }
 
 // leaderless makes the brokers report that badPartition has no leader.

@@ -122,6 +122,7 @@ func (e *env) through(action func(kmsg.Key) *kafkaproxy.Action) func() []kgo.Opt
 	return func() []kgo.Opt { return append(e.Opts(), kgo.Dialer(p.DialContext)) }
 }
 
+// tamperFetchOf changes what fetches return of a partition.
 func tamperFetchOf(partition int32, tamper func(*kmsg.FetchResponseTopicPartition)) func(kmsg.Key) *kafkaproxy.Action {
 	return func(k kmsg.Key) *kafkaproxy.Action {
 		if k != kmsg.Fetch {
