@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,7 +26,7 @@ import (
 // optional counts the optional objects that were rendered.
 func (o *objects) optional() int {
 	n := 0
-	for _, rendered := range []bool{o.budget != nil, o.monitor != nil, o.rule != nil, o.board != nil} {
+	for _, rendered := range []bool{o.account != nil, o.network != nil, o.budget != nil, o.monitor != nil, o.rule != nil, o.board != nil} {
 		if rendered {
 			n++
 		}
@@ -34,16 +35,23 @@ func (o *objects) optional() int {
 }
 
 func TestChartRendersValidObjects(t *testing.T) {
-	for set, optional := range map[string]int{"minimal": 1, "longer-drain": 0, "everything": 4} {
+	for set, optional := range map[string]int{"minimal": 2, "longer-drain": 1, "everything": 6, "openshift": 2, "existing-account": 2} {
 		t.Run(set, func(t *testing.T) {
 			if _, err := helm(t, "lint", "--strict", chart, "--values="+valuesFile(set)); err != nil {
 				t.Error(err)
 			}
 			o := render(t, set)
-			if o.optional() != optional || o.rendered != 4+optional {
-				t.Errorf("%d objects, %d of them optional; want %d and %d", o.rendered, o.optional(), 4+optional, optional)
+			if o.optional() != optional || o.rendered != 5+optional {
+				t.Errorf("%d objects, %d of them optional; want %d and %d", o.rendered, o.optional(), 5+optional, optional)
 			}
 			checkPod(t, o)
+			checkTestPods(t, o)
+			for _, pod := range append(slices.Collect(maps.Values(o.tests)), podOf(o)) {
+				checkRestricted(t, pod)
+			}
+			if o.network != nil {
+				checkNetwork(t, o)
+			}
 			checkSelectors(t, o)
 			checkConfig(t, o)
 			if o.rule != nil {
@@ -61,9 +69,7 @@ func TestChartRendersValidObjects(t *testing.T) {
 func checkPod(t *testing.T, o *objects) {
 	pod := o.set.Spec.Template.Spec
 	c := pod.Containers[0]
-	podSecurity := ptr.Deref(pod.SecurityContext, core.PodSecurityContext{})
 	security := ptr.Deref(c.SecurityContext, core.SecurityContext{})
-	capabilities := ptr.Deref(security.Capabilities, core.Capabilities{})
 	env := map[string]core.EnvVar{}
 	for _, e := range c.Env {
 		env[e.Name] = e
@@ -74,7 +80,7 @@ func checkPod(t *testing.T, o *objects) {
 	}
 	mounted := 0
 	for _, v := range pod.Volumes {
-		if mounts[v.Name] && (v.Secret != nil || v.ConfigMap != nil && v.ConfigMap.Name == o.config.Name) {
+		if mounts[v.Name] && (v.Secret != nil || v.ConfigMap != nil) {
 			mounted++
 		}
 	}
@@ -98,12 +104,9 @@ func checkPod(t *testing.T, o *objects) {
 		"the readiness probe requests /readyz":               probes(c.ReadinessProbe, "/readyz"),
 		"the grace period is longer than the drain":          grace > drain,
 		"service links are disabled":                         !ptr.Deref(pod.EnableServiceLinks, true),
-		"no service account token is mounted":                !ptr.Deref(pod.AutomountServiceAccountToken, true) && !ptr.Deref(o.account.AutomountServiceAccountToken, true) && pod.ServiceAccountName == o.account.Name,
-		"the user is not root":                               ptr.Deref(podSecurity.RunAsNonRoot, false) && ptr.Deref(podSecurity.RunAsUser, 0) > 0,
-		"the default seccomp profile applies":                ptr.Deref(podSecurity.SeccompProfile, core.SeccompProfile{}).Type == core.SeccompProfileTypeRuntimeDefault,
+		"no service account token is mounted":                !ptr.Deref(pod.AutomountServiceAccountToken, true) && (o.account == nil || !ptr.Deref(o.account.AutomountServiceAccountToken, true)),
+		"the pod has the account of the release":             pod.ServiceAccountName != "" && (o.account == nil || pod.ServiceAccountName == o.account.Name),
 		"the root file system is read-only":                  ptr.Deref(security.ReadOnlyRootFilesystem, false),
-		"privilege escalation is disabled":                   !ptr.Deref(security.AllowPrivilegeEscalation, true),
-		"all capabilities are dropped":                       slices.Equal(capabilities.Drop, []core.Capability{"ALL"}) && len(capabilities.Add) == 0,
 		"memory is limited and the CPU is not":               !c.Resources.Limits.Memory().IsZero() && c.Resources.Limits.Cpu().IsZero(),
 		"memory and CPU are requested":                       !c.Resources.Requests.Memory().IsZero() && !c.Resources.Requests.Cpu().IsZero(),
 		"all volumes are mounted read-only, without subPath": mounted == len(pod.Volumes) && mounted == len(c.VolumeMounts),
@@ -154,7 +157,9 @@ func checkConfig(t *testing.T, o *objects) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "enricher.yaml")
 	text := o.config.Data["enricher.yaml"]
-	args := []string{"run", "--config=" + file, "--admin-addr=nonsense"}
+	args := slices.Clone(o.set.Spec.Template.Spec.Containers[0].Args)
+	args[slices.Index(args, "--config")+1] = file
+	args = append(args, "--admin-addr=nonsense")
 	volumes := map[string]string{"secret-key-file": "secret-key", "sasl-password-file": "sasl", "tls-ca": "tls", "tls-cert": "tls", "tls-key": "tls"}
 	secrets := writeSecrets(t, dir)
 	var config map[string]any

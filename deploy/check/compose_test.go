@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,32 @@ func TestComposeFileIsValid(t *testing.T) {
 
 	if grace := time.Duration(*enricher.StopGracePeriod); grace <= drainTimeout(t) {
 		t.Errorf("stop_grace_period %v is not longer than the default of --drain-timeout", grace)
+	}
+}
+
+// The topics of the compose file keep their records for as long as operations.md
+// says.
+func TestComposeRetentionIsThatOfTheDocs(t *testing.T) {
+	compose := map[string]time.Duration{}
+	for _, m := range regexp.MustCompile(`(?m)^ *create (\S+) (\d+)`).FindAllStringSubmatch(string(read(t, deploy+"/compose.yaml")), -1) {
+		ms, err := time.ParseDuration(m[2] + "ms")
+		if err != nil {
+			t.Fatal(err)
+		}
+		compose[m[1]] = ms
+	}
+	rows := regexp.MustCompile("(?m)^\\| [^|]*\\(`([a-z-]+)`\\) \\|[^|]*\\| (\\d+) days").FindAllStringSubmatch(string(read(t, root+"/docs/operations.md")), -1)
+	if len(rows) != 2 {
+		t.Errorf("the table of topics gives %d retentions in days: %q", len(rows), rows)
+	}
+	for _, row := range rows {
+		days, err := strconv.Atoi(row[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := time.Duration(days) * 24 * time.Hour; compose[row[1]] != want {
+			t.Errorf("%s: compose.yaml keeps records for %v, operations.md says %v", row[1], compose[row[1]], want)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
 	policy "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -49,8 +50,10 @@ func helm(t *testing.T, args ...string) (string, error) {
 type objects struct {
 	config   core.ConfigMap
 	service  core.Service
-	account  core.ServiceAccount
+	account  *core.ServiceAccount
 	set      apps.StatefulSet
+	tests    map[string]*core.Pod // of helm test, by the command that each runs
+	network  *networking.NetworkPolicy
 	budget   *policy.PodDisruptionBudget
 	monitor  *monitoring.ServiceMonitor
 	rule     *monitoring.PrometheusRule
@@ -90,7 +93,12 @@ func decode(docs string) ([]runtime.Object, error) {
 // render renders the chart with one of the value sets in ci/.
 func render(t *testing.T, set string, args ...string) *objects {
 	t.Helper()
-	out, err := helm(t, append([]string{"template", "calls", chart, "--namespace=ns", "--values=" + valuesFile(set)}, args...)...)
+	return renderChart(t, chart, append([]string{"--values=" + valuesFile(set)}, args...)...)
+}
+
+func renderChart(t *testing.T, path string, args ...string) *objects {
+	t.Helper()
+	out, err := helm(t, append([]string{"template", "calls", path, "--namespace=ns"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +106,7 @@ func render(t *testing.T, set string, args ...string) *objects {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &objects{rendered: len(decoded)}
+	o := &objects{rendered: len(decoded), tests: map[string]*core.Pod{}}
 	for _, d := range decoded {
 		switch d := d.(type) {
 		case *core.ConfigMap:
@@ -110,9 +118,13 @@ func render(t *testing.T, set string, args ...string) *objects {
 		case *core.Service:
 			o.service = *d
 		case *core.ServiceAccount:
-			o.account = *d
+			o.account = d
 		case *apps.StatefulSet:
 			o.set = *d
+		case *core.Pod:
+			o.tests[d.Spec.Containers[0].Args[0]] = d
+		case *networking.NetworkPolicy:
+			o.network = d
 		case *policy.PodDisruptionBudget:
 			o.budget = d
 		case *monitoring.ServiceMonitor:
@@ -134,6 +146,7 @@ func TestDecodeRejectsMistakes(t *testing.T) {
 		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {publishNotReady: true}\n",
 		"apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: a}\nspec: {maxUnavailable: 1, maxUnavailable: 2}\n",
 		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {name: a}\nspec: {groups: [{name: a, rules: [{allert: a}]}]}\n",
+		"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {podSelector: {}, ingress: [{port: 9464}]}\n",
 		"apiVersion: apps/v2\nkind: StatefulSet\nmetadata: {name: a}\n",
 	} {
 		if _, err := decode(doc); err == nil {

@@ -26,6 +26,14 @@ func TestChartRejectsInvalidValues(t *testing.T) {
 		"config.sasl-user=me":                         "kafka.sasl.existingSecret must name a Secret",
 		"config.max-consecutive-dead-letters=-1":      "max-consecutive-dead-letters",
 		"replicas=-1":                                 "replicas",
+		"extraArgs[0]=--drain-timeout=2m":             "set config.drain-timeout",
+		"extraArgs[0]=--instance":                     "the chart sets it",
+		"extraEnv[0].name=ENRICHER_ADMIN_ADDR":        "the chart sets it",
+		"extraEnv[0].value=nameless":                  "name",
+		"extraVolumeMounts[0].name=pathless":          "mountPath",
+		"resources.limits.memory=lots":                "resources.limits.memory",
+		"serviceAccount.anotations.x=y":               "anotations",
+		"networkPolicy.egres[0].x=y":                  "egres",
 		"secretKey.value=5bd2850fff3ecb11d7c805251c5": "value",
 	} {
 		_, err := helm(t, "template", "calls", chart, "--values="+valuesFile("minimal"), "--set="+set)
