@@ -50,6 +50,7 @@ const (
 type block struct {
 	reason  BlockReason
 	detail  string
+	err     error // of a refused output
 	retryAt time.Time
 	retry   time.Duration // the next pause
 }
@@ -185,12 +186,12 @@ func (c *conductor) blockedConditions(now time.Time) ([]Condition, map[BlockReas
 	counts := make(map[BlockReason]int)
 	for topic, err := range c.unavailable {
 		counts[TopicUnavailable]++
-		all = append(all, Condition{string(TopicUnavailable), fmt.Sprintf("%s: %v", topic, err)})
+		all = append(all, Condition{Reason: string(TopicUnavailable), Detail: fmt.Sprintf("%s: %v", topic, err)})
 	}
 	for tp, p := range c.parts {
 		if p.blocked != nil {
 			counts[p.blocked.reason]++
-			all = append(all, Condition{string(p.blocked.reason), fmt.Sprintf("%v at offset %d: %s", tp, p.tracker.head, p.blocked.detail)})
+			all = append(all, Condition{Reason: string(p.blocked.reason), Detail: fmt.Sprintf("%v at offset %d: %s", tp, p.tracker.head, p.blocked.detail)})
 		}
 		for _, s := range p.stallConditions(now) {
 			counts[BlockReason(s.Reason)]++
@@ -200,7 +201,7 @@ func (c *conductor) blockedConditions(now time.Time) ([]Condition, map[BlockReas
 			counts[OutputRefused]++
 			first := p.refused[0]
 			all = append(all, Condition{string(OutputRefused), fmt.Sprintf("%v: %d events wait, the first at offset %d: %s",
-				tp, len(p.refused), first.rec.Offset, first.refused.detail)})
+				tp, len(p.refused), first.rec.Offset, first.refused.detail), first.refused.err})
 		}
 	}
 	slices.SortFunc(all, func(a, b Condition) int { return strings.Compare(a.Reason+a.Detail, b.Reason+b.Detail) })

@@ -13,6 +13,7 @@ type Condition struct {
 	Reason string
 	// Detail holds the facts in words, without any secret.
 	Detail string
+	Err    error // behind it, nil if there is none to tell apart
 }
 
 // The reasons that concern Kafka and the process. Those that concern the API are
@@ -70,14 +71,14 @@ func (c *Consumer) Ready() []Condition {
 	now := time.Now()
 	var all []Condition
 	if s.draining {
-		all = append(all, Condition{ReasonDraining, "the process is shutting down"})
+		all = append(all, Condition{Reason: ReasonDraining, Detail: "the process is shutting down"})
 	}
 	switch {
 	case s.session != "":
-		all = append(all, Condition{ReasonKafka, s.session + c.errors.explain(now)})
+		all = append(all, Condition{Reason: ReasonKafka, Detail: s.session + c.errors.explain(now)})
 	case !c.lease.Valid(now):
-		all = append(all, Condition{ReasonNotInGroup,
-			fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused%s", c.cfg.Group, c.errors.explain(now))})
+		all = append(all, Condition{Reason: ReasonNotInGroup,
+			Detail: fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused%s", c.cfg.Group, c.errors.explain(now))})
 	}
 	return append(append(all, c.lookups(false)...), s.blocked...)
 }
@@ -91,7 +92,7 @@ func (c *Consumer) lookups(warnings bool) []Condition {
 	var all []Condition
 	for _, l := range c.scheduler.Conditions() {
 		if l.Reason.IsWarning() == warnings {
-			all = append(all, Condition{l.Reason.String(), l.Detail})
+			all = append(all, Condition{Reason: l.Reason.String(), Detail: l.Detail})
 		}
 	}
 	return all

@@ -36,6 +36,13 @@ func (c *conductor) onRefused(err *session.RefusedError, source map[*kgo.Record]
 		return
 	}
 	c.abortsInARow = 0 // the next transactions exclude what was refused, so this makes progress
+	if err.Unsupported() {
+		c.logRefused(source[err.Records[0]], err)
+		for _, r := range err.Records {
+			source[r].setRefused(err, now)
+		}
+		return
+	}
 	if len(source) > 1 {
 		for _, r := range err.Records {
 			source[r].suspect = true
@@ -44,16 +51,27 @@ func (c *conductor) onRefused(err *session.RefusedError, source map[*kgo.Record]
 		return
 	}
 	o := source[err.Records[0]]
-	o.suspect = true
 	if o.failure != nil && !o.withoutPayload {
-		o.withoutPayload = true // its topic may accept this form, which has a key
+		o.suspect, o.withoutPayload = true, true // its topic may accept this form, which has a key
 		return
 	}
+	c.logRefused(o, err)
+	o.setRefused(err, now)
+}
+
+// logRefused logs the first refusal of an outcome.
+func (c *conductor) logRefused(o *outcome, err *session.RefusedError) {
 	if o.refused == nil {
 		c.log.Error("output refused, the event waits", zap.String("topic", err.Records[0].Topic),
 			zap.String("input_topic", o.rec.Topic), zap.Int32("partition", o.rec.Partition), zap.Int64("offset", o.rec.Offset), zap.Error(err.Err))
 	}
+}
+
+// setRefused makes an outcome wait.
+func (o *outcome) setRefused(err *session.RefusedError, now time.Time) {
+	o.suspect = true
 	o.refused = o.refused.again(OutputRefused, err.Error(), now)
+	o.refused.err = err.Err
 }
 
 // setRefusedAside takes the outcomes that wait out of those to be committed.

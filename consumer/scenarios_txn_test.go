@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,9 @@ var transactionErrors = []*kerr.Error{
 	kerr.TransactionAbortable, kerr.NotEnoughReplicasAfterAppend,
 }
 
+// offsetCommitErrors are those of commits that name topics by id (KIP-1319).
+var offsetCommitErrors = []*kerr.Error{kerr.GroupIDNotFound, kerr.StaleMemberEpoch, kerr.UnknownTopicID}
+
 // transactionRequests are the requests of a transaction, by the cluster's feature
 // level transaction.version. With 2 the broker adds partitions and offsets by
 // itself.
@@ -42,7 +46,11 @@ var transactionRequests = map[int16][]kmsg.Key{
 func TestBrokerErrorInTransaction(t *testing.T) {
 	for version, keys := range transactionRequests {
 		for _, key := range keys {
-			for _, err := range transactionErrors {
+			errs := transactionErrors
+			if key == kmsg.TxnOffsetCommit {
+				errs = slices.Concat(errs, offsetCommitErrors)
+			}
+			for _, err := range errs {
 				t.Run(fmt.Sprintf("v%d/%s/%s", version, key.Name(), err.Message), func(t *testing.T) {
 					t.Parallel()
 					inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {

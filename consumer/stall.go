@@ -133,7 +133,7 @@ func (c *conductor) refetchStalled(now time.Time) {
 func (p *partition) stallConditions(now time.Time) []Condition {
 	var all []Condition
 	add := func(r BlockReason, since time.Time, format string, args ...any) {
-		all = append(all, Condition{string(r), fmt.Sprintf("%v at offset %d: %s, since %s",
+		all = append(all, Condition{Reason: string(r), Detail: fmt.Sprintf("%v at offset %d: %s, since %s",
 			p.topicPartition, p.tracker.head, fmt.Sprintf(format, args...), since.UTC().Format(time.DateTime))})
 	}
 	if !p.stalled.IsZero() {

@@ -30,15 +30,16 @@ const maxListedEvents = 20
 type skipCmd struct {
 	At string `arg:"" name:"topic:partition" help:"The input topic and the partition, for example call-ended:3."`
 
-	config.KafkaFlags `group:"Kafka:"`
-	Group             string `default:"call-enricher" group:"Kafka:" help:"Consumer group, which must be stopped."`
-	AutoOffsetReset   string `default:"earliest" group:"Kafka:" help:"Where the group starts when it has no committed offset: earliest, latest or none."`
-	DeadLetterTopic   string `default:"call-dead-letters" group:"Kafka:" help:"Topic that records what is skipped."`
-	From              int64  `args-only:"" placeholder:"OFFSET" group:"Skip:" help:"First offset to skip (default: the committed offset)."`
-	To                int64  `args-only:"" placeholder:"OFFSET" group:"Skip:" help:"Offset after the last one to skip (required)."`
-	Note              string `args-only:"" placeholder:"TEXT" group:"Skip:" help:"Reason recorded in the dead letters (required)."`
-	DryRun            bool   `args-only:"" group:"Skip:" help:"Print what would be done, and do nothing."`
-	JSON              bool   `name:"json" group:"Output:" help:"Print the result as JSON."`
+	config.KafkaFlags    `group:"Kafka:"`
+	Group                string `default:"call-enricher" group:"Kafka:" help:"Consumer group, which must be stopped."`
+	AutoOffsetReset      string `default:"earliest" group:"Kafka:" help:"Where the group starts when it has no committed offset: earliest, latest or none."`
+	DeadLetterTopic      string `default:"call-dead-letters" group:"Kafka:" help:"Topic that records what is skipped."`
+	config.ProducerFlags `group:"Output:"`
+	From                 int64  `args-only:"" placeholder:"OFFSET" group:"Skip:" help:"First offset to skip (default: the committed offset)."`
+	To                   int64  `args-only:"" placeholder:"OFFSET" group:"Skip:" help:"Offset after the last one to skip (required)."`
+	Note                 string `args-only:"" placeholder:"TEXT" group:"Skip:" help:"Reason recorded in the dead letters (required)."`
+	DryRun               bool   `args-only:"" group:"Skip:" help:"Print what would be done, and do nothing."`
+	JSON                 bool   `name:"json" group:"Output:" help:"Print the result as JSON."`
 
 	topic     string // set by Check
 	partition int32
@@ -53,6 +54,7 @@ func (*skipCmd) Example() string {
 // Check implements config.Checker.
 func (c *skipCmd) Check(src *config.Sources) {
 	c.KafkaFlags.Check(src)
+	c.ProducerFlags.Check(src, &c.KafkaFlags)
 	i := strings.LastIndexByte(c.At, ':')
 	partition, err := strconv.ParseInt(c.At[i+1:], 10, 32)
 	if i < 1 || err != nil || partition < 0 {
@@ -81,7 +83,7 @@ func (c *skipCmd) Run(ctx context.Context, k *kong.Kong) error {
 	plan, err := skip.NewPlan(ctx, skip.Request{
 		Kafka: func() []kgo.Opt { return slices.Clone(c.Options) }, Group: c.Group,
 		Topic: c.topic, Partition: c.partition, From: c.From, To: c.To, Reset: session.Reset(c.AutoOffsetReset),
-		DeadLetterTopic: c.DeadLetterTopic, Note: c.Note, By: operator(),
+		DeadLetterTopic: c.DeadLetterTopic, MaxRecordBytes: int32(c.BatchMaxBytes), Note: c.Note, By: operator(),
 	})
 	if err == nil && !plan.Empty() && !c.DryRun {
 		err = plan.Commit(ctx)

@@ -223,6 +223,12 @@ func (e *RefusedError) TooLarge() bool {
 	return errors.Is(e.Err, kerr.MessageTooLarge) || errors.Is(e.Err, kerr.RecordListTooLarge)
 }
 
+// Unsupported reports whether the brokers do not support how the records were
+// written, such as their compression: then they accept none.
+func (e *RefusedError) Unsupported() bool {
+	return errors.Is(e.Err, kerr.UnsupportedCompressionType) || errors.Is(e.Err, kerr.UnsupportedForMessageFormat)
+}
+
 // refusals are the errors that concern the record or its topic, not the producer
 // or the transaction.
 var refusals = []error{

@@ -36,13 +36,14 @@ type Request struct {
 	From, To        int64
 	Reset           session.Reset // where the group starts without a committed offset
 	DeadLetterTopic string
+	MaxRecordBytes  int32  // that DeadLetterTopic accepts; default producer.DefaultMaxRecordBytes
 	Note, By        string // why they are skipped, and by whom
 }
 
 func (r *Request) session() session.Config {
 	return session.Config{
 		Kafka: r.Kafka, Group: r.Group, Instance: instance, Started: time.Now(),
-		Topics: []string{r.Topic}, Reset: r.Reset, Log: zap.NewNop(),
+		Topics: []string{r.Topic}, Reset: r.Reset, MaxRecordBytes: r.MaxRecordBytes, Log: zap.NewNop(),
 	}
 }
 

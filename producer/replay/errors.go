@@ -89,7 +89,7 @@ func (e *refusedError) Error() string { return e.err.Error() }
 // topic may be accepted.
 func isRefusal(err error) bool {
 	return isTooLarge(err) || errors.Is(err, kerr.InvalidRecord) || errors.Is(err, kerr.InvalidTimestamp) ||
-		errors.Is(err, kerr.UnsupportedForMessageFormat) || errors.Is(err, kerr.PolicyViolation)
+		errors.Is(err, kerr.PolicyViolation)
 }
 
 func isTooLarge(err error) bool {

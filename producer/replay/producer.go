@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,9 +47,9 @@ func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, erro
 	p.cl, err = kgo.NewClient(append(topics.Kafka[:len(topics.Kafka):len(topics.Kafka)],
 		kgo.TransactionalID(id),
 		kgo.TransactionTimeout(producer.TransactionTimeout),
-		kgo.ProducerBatchMaxBytes(producer.DefaultMaxRecordBytes),
+		kgo.ProducerBatchMaxBytes(cmp.Or(topics.MaxRecordBytes, producer.DefaultMaxRecordBytes)),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, like Java clients
-		kgo.ProducerLinger(0),                                // a transaction is produced in one go and flushed
+		kgo.ProducerLinger(0), // a transaction is produced in one go and flushed
 		kgo.WithHooks(p.inits),
 	)...)
 	if err != nil {

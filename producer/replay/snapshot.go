@@ -17,9 +17,10 @@ import (
 
 // Topics names the topics, and the brokers that have them.
 type Topics struct {
-	Kafka           []kgo.Opt // brokers, TLS, SASL
+	Kafka           []kgo.Opt // brokers, TLS, SASL, compression
 	DeadLetterTopic string
 	JournalTopic    string
+	MaxRecordBytes  int32 // that all topics accept; default producer.DefaultMaxRecordBytes
 }
 
 // Snapshot is the dead-letter topic and its journal at the time of OpenSnapshot.

@@ -6,6 +6,7 @@ package kafka
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"crypto/sha256"
@@ -31,6 +32,19 @@ import (
 
 //go:embed pom.xml
 var pom []byte
+
+// defaultVersion is the Apache Kafka that runs unless KAFKA_VERSION names another
+// one. Not 4.3.x: it can lose transaction markers when a broker is killed
+// (KAFKA-20734).
+const defaultVersion = "4.2.1"
+
+// Version returns the version of Apache Kafka that Start runs: that of the
+// environment variable KAFKA_VERSION, or the default.
+func Version() string { return cmp.Or(os.Getenv("KAFKA_VERSION"), defaultVersion) }
+
+// transactionVersion is the cluster's feature level of that name; "": that of the
+// Kafka version.
+func transactionVersion() string { return os.Getenv("KAFKA_TRANSACTION_VERSION") }
 
 // ErrMissing is returned on a machine without Java or Maven.
 var ErrMissing = errors.New("a real Kafka needs java and mvn")
@@ -85,7 +99,7 @@ func Jars(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("find a directory for the jars: %w", err)
 	}
 	sum := sha256.Sum256(pom)
-	dir := filepath.Join(cache, "enricher-kafka", hex.EncodeToString(sum[:6]))
+	dir := filepath.Join(cache, "enricher-kafka", Version()+"-"+hex.EncodeToString(sum[:6]))
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -106,7 +120,8 @@ func Jars(ctx context.Context) (string, error) {
 		return "", err
 	}
 	libs := filepath.Join(work, "libs")
-	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", filepath.Join(work, "pom.xml"), "dependency:copy-dependencies", "-DoutputDirectory="+libs)
+	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", filepath.Join(work, "pom.xml"), "dependency:copy-dependencies",
+		"-DoutputDirectory="+libs, "-Dkafka.version="+Version())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("download the jars: %w\n%s", err, out)
 	}
@@ -178,6 +193,9 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			return nil, err
 		}
 		format := []string{"kafka.tools.StorageTool", "format", "-t", clusterID, "-c", n.properties()}
+		if v := transactionVersion(); v != "" {
+			format = append(format, "--feature", "transaction.version="+v)
+		}
 		if cfg.Secured {
 			format = append(format, "--add-scram", fmt.Sprintf("SCRAM-SHA-256=[name=%s,password=%s]", SuperUser, SuperPassword))
 		}

@@ -23,14 +23,15 @@ import (
 
 // ServiceFlags are the flags of the service.
 type ServiceFlags struct {
-	KafkaFlags   `group:"Kafka:"`
-	GroupFlags   `group:"Kafka:"`
-	APIFlags     `group:"API:"`
-	RateFlags    `group:"API:"`
-	LookupFlags  `group:"Lookups:"`
-	OutputFlags  `group:"Output:"`
-	LimitFlags   `group:"Limits:"`
-	ProcessFlags `group:"Service:"`
+	KafkaFlags    `group:"Kafka:"`
+	GroupFlags    `group:"Kafka:"`
+	APIFlags      `group:"API:"`
+	RateFlags     `group:"API:"`
+	LookupFlags   `group:"Lookups:"`
+	OutputFlags   `group:"Output:"`
+	ProducerFlags `group:"Output:"`
+	LimitFlags    `group:"Limits:"`
+	ProcessFlags  `group:"Service:"`
 }
 
 // Check implements Checker.
@@ -40,6 +41,7 @@ func (f *ServiceFlags) Check(src *Sources) {
 	f.RateFlags.Check(src)
 	f.LookupFlags.Check(src)
 	f.OutputFlags.Check(src, f.InputTopics)
+	f.ProducerFlags.Check(src, &f.KafkaFlags)
 	f.LimitFlags.Check(src)
 	f.ProcessFlags.Check(src)
 	f.APIFlags.Check(src) // last: it makes the client if there is no problem
@@ -67,6 +69,7 @@ func (f *ServiceFlags) Pipeline() consumer.Config {
 		MaxInFlight:               f.MaxInFlight,
 		MaxInFlightBytes:          int64(f.MaxInFlightBytes),
 		FetchBufferBytes:          int64(f.FetchBufferBytes),
+		MaxRecordBytes:            int(f.BatchMaxBytes),
 		CommitInterval:            f.CommitInterval,
 		DrainTimeout:              f.DrainTimeout,
 		Log:                       f.Log,
@@ -291,7 +294,7 @@ func (f *ProcessFlags) Check(src *Sources) {
 		return
 	}
 	f.LogSink = logsink.New(os.Stderr, func(dropped uint64) []byte { return droppedLines(encoder, dropped) })
-	f.Log = zap.New(zapcore.NewCore(encoder, f.LogSink, level), zap.ErrorOutput(f.LogSink))
+	f.Log = zap.New(hint.Core(zapcore.NewCore(encoder, f.LogSink, level)), zap.ErrorOutput(f.LogSink))
 }
 
 // droppedLines returns the log line about lines that were dropped.

@@ -78,7 +78,7 @@ func NewSources(userAgent string) *Sources {
 func (src *Sources) Options() []kong.Option {
 	host, _ := os.Hostname() // if it is "", Check reports --instance
 	opts := []kong.Option{
-		kong.Vars{"hostname": host, "regions": strings.Join(fetch.Regions(), ", ")},
+		kong.Vars{"hostname": host, "regions": strings.Join(fetch.Regions(), ", "), "codecs": codecNames()},
 		kong.Resolvers(src),
 		kong.PostBuild(func(k *kong.Kong) error {
 			src.flags = flagNames(k.Model.Node, func(*kong.Flag) bool { return true })

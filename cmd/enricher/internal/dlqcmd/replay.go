@@ -26,6 +26,8 @@ type jobFlags struct {
 	Note     string `args-only:"" placeholder:"TEXT" help:"Why, for the journal."`
 	TakeOver bool   `args-only:"" help:"End another replay, discard or reopen that is running, instead of leaving it alone."`
 	DryRun   bool   `args-only:"" help:"Print what would be done, and do nothing."`
+
+	config.ProducerFlags
 }
 
 // allFlag guards commands that must not act on everything by mistake.
@@ -72,6 +74,7 @@ func (*replayCmd) Example() string {
 // Check implements config.Checker.
 func (c *replayCmd) Check(src *config.Sources) {
 	c.topicFlags.Check(src)
+	c.ProducerFlags.Check(src, &c.KafkaFlags)
 	c.filterFlags.Check(src, c.Limit)
 	switch c.To {
 	case "":
@@ -122,6 +125,7 @@ func (*discardCmd) Example() string {
 // Check implements config.Checker.
 func (c *discardCmd) Check(src *config.Sources) {
 	c.topicFlags.Check(src)
+	c.ProducerFlags.Check(src, &c.KafkaFlags)
 	c.filterFlags.Check(src, c.Limit)
 	c.allFlag.Check(src, &c.filterFlags)
 	src.Required("note", c.Note)
@@ -146,6 +150,7 @@ func (*reopenCmd) Example() string { return "enricher dlq reopen --reason malfor
 // Check implements config.Checker.
 func (c *reopenCmd) Check(src *config.Sources) {
 	c.topicFlags.Check(src)
+	c.ProducerFlags.Check(src, &c.KafkaFlags)
 	c.filterFlags.Check(src, c.Limit)
 	c.allFlag.Check(src, &c.filterFlags)
 }
@@ -159,6 +164,7 @@ func (c *reopenCmd) Run(ctx context.Context, k *kong.Kong) error {
 func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, flags *jobFlags) error {
 	j.By, j.Note, j.TakeOver = flags.By, flags.Note, flags.TakeOver
 	j.Host, _ = os.Hostname() // "" if it is not known
+	j.MaxRecordBytes = int32(flags.BatchMaxBytes)
 	if flags.DryRun {
 		v, err := f.open(ctx)
 		if err != nil {
@@ -253,6 +259,6 @@ var remedies = map[replay.SkipReason]string{
 	replay.PayloadOmitted:    " (produce the event again from its source, then discard this record)",
 	replay.Unreadable:        " (produce the events again from their source, then discard this record)",
 	replay.NoOriginTopic:     " (use --to to replay them to another topic)",
-	replay.TooLarge:          " (raise its max.message.bytes, or discard them)",
+	replay.TooLarge:          " (raise its max.message.bytes or --batch-max-bytes, or discard them)",
 	replay.Refused:           " (use --to to replay them to another topic, or discard them)",
 }

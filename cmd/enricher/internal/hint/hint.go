@@ -6,9 +6,12 @@
 package hint
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"enricher/consumer"
 	"enricher/consumer/session"
@@ -81,6 +84,10 @@ func Explain(err error, principal string) error {
 		return With(err, "use --to %d, then repeat the command", tooMany.Reached)
 	case errors.Is(err, session.ErrNoCommittedOffset):
 		return With(err, "%s", forReason(string(consumer.NoCommittedOffset)))
+	case errors.Is(err, kerr.UnsupportedCompressionType), errors.Is(err, kerr.UnsupportedForMessageFormat):
+		return With(err, "use another --compression: all brokers accept none, and nearly all gzip")
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return With(err, "lower --batch-max-bytes, or raise the topic's max.message.bytes")
 	}
 	return err
 }
@@ -91,7 +98,7 @@ func Conditions(conditions []consumer.Condition) []string {
 	var all []string
 	for _, c := range conditions {
 		text := c.String()
-		if advice := forReason(c.Reason); advice != "" {
+		if advice := cmp.Or(For(Explain(c.Err, "")), forReason(c.Reason)); advice != "" {
 			text += "; " + advice
 		}
 		all = append(all, text)

@@ -6,7 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"enricher/consumer"
+	"enricher/consumer/session"
 	"enricher/producer"
 )
 
@@ -34,14 +40,37 @@ func TestEveryReasonButADrainHasAHint(t *testing.T) {
 
 func TestErrorsOfThePipelineAreExplained(t *testing.T) {
 	for want, err := range map[string]error{
-		ACL("User:a", "group", "g", "Read"):             &producer.NotAuthorizedError{Operations: []string{"Read"}, ResourceType: "group", Resource: "g", Err: errors.New("denied")},
-		"give every running process its own --instance": &consumer.DuplicateInstanceError{Instance: "a", Err: errors.New("fenced")},
+		ACL("User:a", "group", "g", "Read"):                                       &producer.NotAuthorizedError{Operations: []string{"Read"}, ResourceType: "group", Resource: "g", Err: errors.New("denied")},
+		"give every running process its own --instance":                           &consumer.DuplicateInstanceError{Instance: "a", Err: errors.New("fenced")},
+		"use another --compression: all brokers accept none, and nearly all gzip": &session.RefusedError{Err: kerr.UnsupportedCompressionType, Records: []*kgo.Record{{}}},
+		"lower --batch-max-bytes, or raise the topic's max.message.bytes":         &session.RefusedError{Err: kerr.MessageTooLarge, Records: []*kgo.Record{{}}},
 		"": errors.New("another error"),
 	} {
 		got := Explain(fmt.Errorf("run: %w", err), "User:a")
 		if For(got) != want || !errors.Is(got, err) {
 			t.Errorf("%v has the hint %q, want %q", err, For(got), want)
 		}
+	}
+}
+
+// TestRefusedOutputNamesItsFlag in the log and in readiness.
+func TestRefusedOutputNamesItsFlag(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	log := zap.New(Core(core)).With(zap.Int("n", 1))
+	log.Info("refused", zap.Error(fmt.Errorf("topic x: %w", kerr.UnsupportedCompressionType)))
+	log.Info("another", zap.Error(errors.New("no hint")))
+	log.Info("has its own", zap.Error(kerr.MessageTooLarge), zap.String("hint", "mine"))
+	for i, want := range []string{"--compression", "<nil>", "mine"} {
+		if got := fmt.Sprint(logs.All()[i].ContextMap()["hint"]); !strings.Contains(got, want) {
+			t.Errorf("log line %d: hint %q, want %q", i, got, want)
+		}
+	}
+	all := Conditions([]consumer.Condition{
+		{Reason: string(consumer.OutputRefused), Detail: "x", Err: kerr.UnsupportedCompressionType},
+		{Reason: string(consumer.OutputRefused), Detail: "x", Err: kerr.InvalidRecord},
+	})
+	if !strings.Contains(all[0], "--compression") || !strings.Contains(all[1], "settings and permissions") {
+		t.Errorf("readiness: %q", all)
 	}
 }
 
