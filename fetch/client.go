@@ -40,8 +40,13 @@ type ClientConfig struct {
 	// Concurrency is the maximum number of connections, and of idle ones that are
 	// kept; further requests wait for one. Default: 256.
 	Concurrency int
-	// Transport sends the requests. It must send each at most once. Default: the
-	// client's own pool of HTTP/1.1 connections.
+	// ConnectionAge is the age at which a connection is given no more requests, so
+	// that a change of the API's address takes effect. Default: 30 s.
+	ConnectionAge time.Duration
+	// Dial opens the connections. Default: as a net.Dialer does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Transport sends the requests, over connections of its own. It must send each
+	// at most once. Default: the client's own HTTP/1.1 connections.
 	Transport http.RoundTripper
 	// UserAgent names this program to the API. Default: enricher.
 	UserAgent string
@@ -54,9 +59,9 @@ type Client struct {
 	red       *redactor
 	key       *SecretKey
 	timeout   time.Duration
-	timedOut  error // the cause of a context whose request took too long
-	transport http.RoundTripper
-	close     func()
+	timedOut  error             // the cause of a context whose request took too long
+	transport http.RoundTripper // nil: use conns
+	conns     *connections
 
 	url      url.URL       // RawQuery is empty; copied for every request
 	template *http.Request // copied for every request; its header is shared and only read
@@ -73,6 +78,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = 256
+	}
+	if cfg.ConnectionAge == 0 {
+		cfg.ConnectionAge = defaultConnectionAge
 	}
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "enricher"
@@ -103,12 +111,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		timeout:   cfg.Timeout,
 		timedOut:  fmt.Errorf("request timed out after %v", cfg.Timeout),
 		transport: cfg.Transport,
-		close:     func() {},
+		conns:     &connections{open: func() *http.Transport { return newTransport(cfg) }, maxAge: cfg.ConnectionAge},
 		url:       *base,
-	}
-	if c.transport == nil {
-		t := newTransport(cfg)
-		c.transport, c.close = t, t.CloseIdleConnections
 	}
 	c.template = &http.Request{
 		Method:     http.MethodPost,
@@ -126,7 +130,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 }
 
 // Close closes idle connections. Requests in flight go on.
-func (c *Client) Close() { c.close() }
+func (c *Client) Close() { c.conns.close() }
 
 // CheckKey reads the secret key's file, at most once a second. It reports, once per
 // change, that the key is another one, so that a probe can be sent at once, and
@@ -173,6 +177,9 @@ func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Respons
 	}
 	r := c.roundTrip(ctx, callID, sig, at)
 	c.applyToSigner(&r, sig)
+	if at.conns != nil {
+		c.conns.judge(at.conns, r.Verdict, time.Now())
+	}
 	return c.redact(r)
 }
 
@@ -190,7 +197,12 @@ func (c *Client) roundTrip(parent context.Context, callID string, sig *signature
 
 	// The transport is called directly, not through an http.Client: that would
 	// follow redirects, and its errors quote the signed URL.
-	resp, err := c.transport.RoundTrip(req)
+	transport := c.transport
+	if transport == nil {
+		at.conns = c.conns.get(time.Now())
+		transport = at.conns
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return c.transportError(ctx, at, err)
 	}
@@ -304,6 +316,7 @@ type attempt struct {
 	wrote    atomic.Bool
 
 	// Only the goroutine of Lookup uses these.
+	conns   *generation    // that carry the request; nil before it is sent
 	reading bool           // the body broke off while it was read
 	resp    *http.Response // nil: none came
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// newTransport returns the client's own pool of connections.
+// newTransport returns a pool of connections.
 //
 // HTTP/1.1 only. Over HTTP/2 all requests would share one connection: a lost
 // packet delays all of them, a lost connection fails all of them, and Go's
@@ -19,17 +19,23 @@ import (
 func newTransport(cfg ClientConfig) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
+	dial := cfg.Dial
+	if dial == nil {
+		dial = dialer{&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}}.dial
+	}
 	return &http.Transport{
 		Protocols:           &protocols,
 		Proxy:               nil,
-		DialContext:         dialer{&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}}.dial,
+		DialContext:         dial,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: cfg.Timeout,
 		// By default Go keeps two idle connections per host: each further request
 		// of a burst would open one and throw it away.
 		MaxIdleConnsPerHost: cfg.Concurrency,
 		MaxConnsPerHost:     cfg.Concurrency,
-		IdleConnTimeout:     time.Minute,
+		// A request that begins while its generation ends may open a connection that
+		// no other will use.
+		IdleConnTimeout: cfg.ConnectionAge,
 		// Responses are small, so compression gains nothing; and a small compressed
 		// body can be a huge one.
 		DisableCompression:     true,
