@@ -25,6 +25,10 @@ const (
 
 func errorKinds() []string { return []string{errorConnection, errorAuthentication, errorGroup} }
 
+// ErrCredential is what an error is that the options of a Kafka client return because a
+// credential of theirs cannot be used.
+var ErrCredential = errors.New("a credential cannot be used")
+
 // clientErrorAge is how long an error may explain why an instance is not ready.
 // While it cannot connect or join, the client tries again every few seconds.
 const clientErrorAge = time.Minute
@@ -61,14 +65,14 @@ func (c *clientErrors) add(kind string, err error) {
 	c.last, c.at = err, time.Now()
 }
 
-// explain returns the last error in words if it is recent; "": there is none.
-func (c *clientErrors) explain(now time.Time) string {
+// explain returns the last error, also in words, if it is recent.
+func (c *clientErrors) explain(now time.Time) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last == nil || now.Sub(c.at) > clientErrorAge {
-		return ""
+		return "", nil
 	}
-	return fmt.Sprintf("; last error of the Kafka client: %v", c.last)
+	return fmt.Sprintf("; last error of the Kafka client: %v", c.last), c.last
 }
 
 // isAuthentication reports whether a broker or this program rejected the other's
@@ -79,7 +83,7 @@ func isAuthentication(err error) bool {
 	var unknown x509.UnknownAuthorityError
 	var remote *net.OpError
 	switch {
-	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState),
+	case errors.Is(err, ErrCredential), errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState),
 		errors.As(err, &certificate), errors.As(err, &header), errors.As(err, &unknown):
 		return true
 	}

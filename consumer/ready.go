@@ -73,12 +73,13 @@ func (c *Consumer) Ready() []Condition {
 	if s.draining {
 		all = append(all, Condition{Reason: ReasonDraining, Detail: "the process is shutting down"})
 	}
+	cause, last := c.errors.explain(now)
 	switch {
 	case s.session != "":
-		all = append(all, Condition{Reason: ReasonKafka, Detail: s.session + c.errors.explain(now)})
+		all = append(all, Condition{Reason: ReasonKafka, Detail: s.session + cause, Err: last})
 	case !c.lease.Valid(now):
 		all = append(all, Condition{Reason: ReasonNotInGroup,
-			Detail: fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused%s", c.cfg.Group, c.errors.explain(now))})
+			Detail: fmt.Sprintf("no successful heartbeat in group %q within the session timeout; lookups paused%s", c.cfg.Group, cause), Err: last})
 	}
 	return append(append(all, c.lookups(false)...), s.blocked...)
 }

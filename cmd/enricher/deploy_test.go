@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.yaml.in/yaml/v4"
 
+	"enricher/cmd/enricher/internal/credentials"
 	"enricher/consumer"
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
@@ -190,7 +191,7 @@ func startService(t *testing.T, brokers kgo.Opt, cfg consumer.Config) *service {
 		t.Fatal(err)
 	}
 	cfg.Kafka = func() []kgo.Opt { return []kgo.Opt{brokers} }
-	s, err := newService(cfg)
+	s, err := newService(cfg, new(credentials.Credentials))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"enricher/cmd/enricher/internal/admin"
 	"enricher/cmd/enricher/internal/config"
+	"enricher/cmd/enricher/internal/credentials"
 	"enricher/cmd/enricher/internal/hint"
 	"enricher/cmd/enricher/internal/preflight"
 	"enricher/consumer"
@@ -43,10 +44,11 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 	kafkaLog := admin.KafkaLog(c.Log) // one for all clients, so that it limits what they repeat
 	kafka := func() []kgo.Opt { return append(slices.Clone(c.Options), kafkaLog) }
 	cfg.Kafka = kafka
-	s, err := newService(cfg)
+	s, err := newService(cfg, c.Credentials)
 	if err != nil {
 		return err
 	}
+	defer c.watchCredentials(ctx)()
 	s.metrics.ExposeDroppedLines(c.LogSink.Dropped)
 	s.status.set("starting")
 	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.alive, s.ready, s.warnings, s.metrics))
@@ -74,20 +76,34 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// service is a pipeline with its metrics and readiness.
-type service struct {
-	pipeline *consumer.Consumer
-	metrics  *admin.Metrics
-	status   startupStatus
+// watchCredentials looks after the credentials for Kafka until the returned function
+// is called.
+func (c *runCmd) watchCredentials(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { c.Credentials.Watch(ctx, c.Log) })
+	return func() {
+		cancel()
+		watch.Wait()
+	}
 }
 
-func newService(cfg consumer.Config) (*service, error) {
-	s := &service{metrics: admin.Instrument(&cfg)}
+// service is a pipeline with its metrics and readiness.
+type service struct {
+	pipeline    *consumer.Consumer
+	credentials *credentials.Credentials
+	metrics     *admin.Metrics
+	status      startupStatus
+}
+
+func newService(cfg consumer.Config, login *credentials.Credentials) (*service, error) {
+	s := &service{credentials: login, metrics: admin.Instrument(&cfg)}
 	var err error
 	if s.pipeline, err = consumer.New(cfg); err != nil {
 		return nil, err
 	}
 	s.metrics.ExposeReady(s.ready)
+	s.metrics.ExposeCredentialProblems(func() int { return len(login.Problems()) })
 	return s, nil
 }
 
@@ -103,7 +119,9 @@ func (s *service) ready() []string {
 }
 
 // warnings lists what does not keep the service from being ready.
-func (s *service) warnings() []string { return hint.Conditions(s.pipeline.Warnings()) }
+func (s *service) warnings() []string {
+	return append(hint.Conditions(s.pipeline.Warnings()), hint.Credentials(s.credentials.Problems())...)
+}
 
 // startupStatus is the reason why the service is not running yet, or "" once it
 // is running.
@@ -169,10 +187,11 @@ func awaitKafka(ctx context.Context, opts []kgo.Opt, r preflight.Requirements, s
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.set("kafka: " + err.Error())
+		advice := hint.Connection(err)
+		s.set("kafka: " + err.Error() + "; " + advice)
 		if time.Since(logged) >= logWaitingEvery {
 			logged = time.Now()
-			log.Warn("waiting for Kafka", zap.Error(err), zap.String("hint", "check --brokers and the network"))
+			log.Warn("waiting for Kafka", zap.Error(err), zap.String("hint", advice))
 		}
 		select {
 		case <-ctx.Done():

@@ -55,6 +55,14 @@ func (m *Metrics) ExposeReady(ready func() []string) {
 	}))
 }
 
+// ExposeCredentialProblems adds a gauge of the credentials for Kafka that cannot be
+// used or renewed. number returns how many there are.
+func (m *Metrics) ExposeCredentialProblems(number func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "enricher", Name: "kafka_credential_problems", Help: "Credentials for Kafka (files, tokens) that cannot be used or renewed; /readyz names them.",
+	}, func() float64 { return float64(number()) }))
+}
+
 // ExposeDroppedLines adds a counter of the log's lines that were dropped.
 func (m *Metrics) ExposeDroppedLines(dropped func() uint64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{

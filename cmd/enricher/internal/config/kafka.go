@@ -1,16 +1,14 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
-	"os"
+	"net"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"enricher/cmd/enricher/internal/credentials"
 )
 
 // KafkaFlags configure the connections to the brokers.
@@ -20,12 +18,28 @@ type KafkaFlags struct {
 	TLSCA            string `name:"tls-ca" placeholder:"FILE" help:"PEM file with CA certificates, instead of the system's."`
 	TLSCert          string `name:"tls-cert" placeholder:"FILE" help:"PEM client certificate."`
 	TLSKey           string `name:"tls-key" placeholder:"FILE" help:"PEM private key of --tls-cert."`
-	SASLMechanism    string `name:"sasl-mechanism" placeholder:"NAME" help:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."`
+	SASLMechanism    string `name:"sasl-mechanism" placeholder:"NAME" help:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM."`
 	SASLUser         string `name:"sasl-user" placeholder:"NAME" help:"SASL user name."`
 	SASLPasswordFile string `name:"sasl-password-file" placeholder:"FILE" help:"File with the SASL password."`
+	SASLExtension    List   `name:"sasl-extension" placeholder:"NAME=VALUE" help:"SASL extensions that are sent with a token (OAUTHBEARER)."`
 
-	Options []kgo.Opt `kong:"-"` // reach the brokers; set by Check
+	OAuthTokenURL         string `name:"oauth-token-url" placeholder:"URL" help:"Token endpoint for the client credentials grant (OAUTHBEARER)."`
+	OAuthClientID         string `name:"oauth-client-id" placeholder:"ID" help:"Client id for --oauth-token-url."`
+	OAuthClientSecretFile string `name:"oauth-client-secret-file" placeholder:"FILE" help:"File with the client secret for --oauth-token-url."`
+	OAuthScope            List   `name:"oauth-scope" placeholder:"SCOPE" help:"Scopes to request from --oauth-token-url."`
+	OAuthParam            List   `name:"oauth-param" placeholder:"NAME=VALUE" help:"Further parameters of the token request, such as audience=…"`
+	OAuthTokenFile        string `name:"oauth-token-file" placeholder:"FILE" help:"File with a token that another program replaces, instead of --oauth-token-url."`
+
+	Options     []kgo.Opt                `kong:"-"` // reach the brokers; set by Check
+	Credentials *credentials.Credentials `kong:"-"` // those that Options use; set by Check
 }
+
+// The values of --sasl-mechanism.
+var (
+	passwordMechanisms = []string{credentials.Plain, credentials.ScramSHA256, credentials.ScramSHA512}
+	tokenMechanisms    = []string{credentials.OAuthBearer}
+	mechanisms         = slices.Concat(passwordMechanisms, tokenMechanisms, []string{credentials.AWSMSKIAM})
+)
 
 // Check implements Checker.
 func (f *KafkaFlags) Check(src *Sources) {
@@ -37,15 +51,104 @@ func (f *KafkaFlags) Check(src *Sources) {
 			src.Problem("brokers", "%v", err)
 		}
 	}
-	f.Options = []kgo.Opt{kgo.SeedBrokers(f.Brokers...)}
-	if f.UsesTLS() {
-		f.Options = append(f.Options, kgo.DialTLSConfig(f.tlsConfig(src)))
+	if (f.TLSCert == "") != (f.TLSKey == "") {
+		src.Problem("tls-cert", "requires --tls-key, and the other way round; set both or neither")
 	}
-	if f.SASLMechanism != "" || f.SASLUser != "" || f.SASLPasswordFile != "" {
-		if m := f.mechanism(src); m != nil {
-			f.Options = append(f.Options, kgo.SASL(m))
+	f.checkMechanism(src)
+	cfg := credentials.Config{
+		CA: f.TLSCA, Cert: f.TLSCert, Key: f.TLSKey,
+		Mechanism: f.SASLMechanism, User: f.SASLUser, PasswordFile: f.SASLPasswordFile,
+		OAuth: credentials.OAuth{
+			TokenURL: f.OAuthTokenURL, ClientID: f.OAuthClientID, ClientSecretFile: f.OAuthClientSecretFile,
+			Scopes: f.OAuthScope, TokenFile: f.OAuthTokenFile,
+		},
+	}
+	var err error
+	if cfg.OAuth.Params, err = credentials.Pairs(f.OAuthParam); err != nil {
+		src.Problem("oauth-param", "%v", err)
+	}
+	if cfg.OAuth.Extensions, err = credentials.Extensions(f.SASLExtension); err != nil {
+		src.Problem("sasl-extension", "%v", err)
+	}
+	f.Credentials = credentials.New(cfg, func(flag string, err error) { src.Problem(flag, "%v", err) })
+	f.Options = append([]kgo.Opt{kgo.SeedBrokers(f.Brokers...)}, f.Credentials.Options(f.UsesTLS())...)
+}
+
+// checkMechanism records flags that are missing for the mechanism, and those that
+// have no meaning for it.
+func (f *KafkaFlags) checkMechanism(src *Sources) {
+	if f.SASLMechanism != "" && !slices.Contains(mechanisms, f.SASLMechanism) {
+		src.Problem("sasl-mechanism", "%q must be one of %s", f.SASLMechanism, strings.Join(mechanisms, ", "))
+		return
+	}
+	for _, flag := range []struct {
+		name, value string
+		mechanisms  []string // that use it
+	}{
+		{"sasl-user", f.SASLUser, passwordMechanisms},
+		{"sasl-password-file", f.SASLPasswordFile, passwordMechanisms},
+		{"sasl-extension", strings.Join(f.SASLExtension, ","), tokenMechanisms},
+		{"oauth-token-url", f.OAuthTokenURL, tokenMechanisms},
+		{"oauth-client-id", f.OAuthClientID, tokenMechanisms},
+		{"oauth-client-secret-file", f.OAuthClientSecretFile, tokenMechanisms},
+		{"oauth-scope", strings.Join(f.OAuthScope, ","), tokenMechanisms},
+		{"oauth-param", strings.Join(f.OAuthParam, ","), tokenMechanisms},
+		{"oauth-token-file", f.OAuthTokenFile, tokenMechanisms},
+	} {
+		if flag.value != "" && !slices.Contains(flag.mechanisms, f.SASLMechanism) {
+			src.Problem(flag.name, "requires --sasl-mechanism %s", strings.Join(flag.mechanisms, ", "))
 		}
 	}
+	switch {
+	case slices.Contains(passwordMechanisms, f.SASLMechanism):
+		src.Required("sasl-user", f.SASLUser)
+		src.Required("sasl-password-file", f.SASLPasswordFile)
+	case f.SASLMechanism == credentials.OAuthBearer:
+		f.checkTokens(src)
+	case f.SASLMechanism == credentials.AWSMSKIAM && !f.UsesTLS():
+		src.Problem("sasl-mechanism", "%s requires --tls", f.SASLMechanism)
+	}
+}
+
+// checkTokens records what is wrong with where tokens come from.
+func (f *KafkaFlags) checkTokens(src *Sources) {
+	switch {
+	case f.OAuthTokenFile != "":
+		for _, flag := range []struct {
+			name  string
+			given bool
+		}{
+			{"oauth-token-url", f.OAuthTokenURL != ""},
+			{"oauth-client-id", f.OAuthClientID != ""},
+			{"oauth-client-secret-file", f.OAuthClientSecretFile != ""},
+			{"oauth-scope", len(f.OAuthScope) > 0},
+			{"oauth-param", len(f.OAuthParam) > 0},
+		} {
+			if flag.given {
+				src.Problem(flag.name, "conflicts with --oauth-token-file; remove one of them")
+			}
+		}
+		return
+	case f.OAuthTokenURL == "":
+		src.Problem("oauth-token-url", "must be given for %s, or use --oauth-token-file", credentials.OAuthBearer)
+		return
+	}
+	src.Required("oauth-client-id", f.OAuthClientID)
+	src.Required("oauth-client-secret-file", f.OAuthClientSecretFile)
+	u, err := url.Parse(f.OAuthTokenURL)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		src.Problem("oauth-token-url", "must be a URL such as https://login.example.com/oauth2/token")
+	case u.User != nil:
+		src.Problem("oauth-token-url", "must not contain credentials; use --oauth-client-id and --oauth-client-secret-file")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		src.Problem("oauth-token-url", "would send the client secret in plain text; use https")
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // UsesTLS reports whether connections to the brokers use TLS.
@@ -53,61 +156,15 @@ func (f *KafkaFlags) UsesTLS() bool {
 	return f.TLS || f.TLSCA != "" || f.TLSCert != "" || f.TLSKey != ""
 }
 
-func (f *KafkaFlags) tlsConfig(src *Sources) *tls.Config {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.TLSCA != "" {
-		pem, err := os.ReadFile(f.TLSCA)
-		c.RootCAs = x509.NewCertPool()
-		if err == nil && !c.RootCAs.AppendCertsFromPEM(pem) {
-			err = fmt.Errorf("%s contains no PEM certificate", f.TLSCA)
-		}
-		if err != nil {
-			src.Problem("tls-ca", "%v", err)
-		}
-	}
-	if (f.TLSCert == "") != (f.TLSKey == "") {
-		src.Problem("tls-cert", "requires --tls-key, and the other way round; set both or neither")
-	} else if f.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(f.TLSCert, f.TLSKey)
-		if err != nil {
-			src.Problem("tls-cert", "%v", err)
-		}
-		c.Certificates = []tls.Certificate{cert}
-	}
-	return c
-}
-
-func (f *KafkaFlags) mechanism(src *Sources) sasl.Mechanism {
-	src.Required("sasl-user", f.SASLUser)
-	src.Required("sasl-password-file", f.SASLPasswordFile)
-	var password string
-	if f.SASLPasswordFile != "" {
-		b, err := os.ReadFile(f.SASLPasswordFile)
-		password = strings.TrimRight(string(b), "\r\n")
-		if err == nil && password == "" {
-			err = fmt.Errorf("%s is empty", f.SASLPasswordFile)
-		}
-		if err != nil {
-			src.Problem("sasl-password-file", "%v", err)
-		}
-	}
-	switch f.SASLMechanism {
-	case "PLAIN":
-		return plain.Auth{User: f.SASLUser, Pass: password}.AsMechanism()
-	case "SCRAM-SHA-256":
-		return scram.Auth{User: f.SASLUser, Pass: password}.AsSha256Mechanism()
-	case "SCRAM-SHA-512":
-		return scram.Auth{User: f.SASLUser, Pass: password}.AsSha512Mechanism()
-	}
-	src.Problem("sasl-mechanism", "%q must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", f.SASLMechanism)
-	return nil
-}
-
-// Principal returns the Kafka principal of the SASL user, such as User:enricher,
-// or "" if there is no SASL user.
+// Principal returns the Kafka principal of this process, such as User:enricher, or
+// "" if it is not known.
 func (f *KafkaFlags) Principal() string {
-	if f.SASLUser == "" {
+	user := f.SASLUser
+	if user == "" && f.Credentials != nil {
+		user = f.Credentials.Subject()
+	}
+	if user == "" {
 		return ""
 	}
-	return "User:" + f.SASLUser
+	return "User:" + user
 }

@@ -72,7 +72,7 @@ func (f *topicFlags) explain(err error) error {
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return hint.With(err, "check --dead-letter-topic and --brokers")
-	case errors.As(err, &network):
+	case hint.For(hint.Explain(err, f.Principal())) == "" && errors.As(err, &network):
 		return hint.With(fmt.Errorf("no response from Kafka at %s: %w", strings.Join(f.Brokers, ","), err), "check --brokers and the network")
 	}
 	return hint.Explain(err, f.Principal())

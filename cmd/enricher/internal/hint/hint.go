@@ -88,6 +88,8 @@ func Explain(err error, principal string) error {
 		return With(err, "use another --compression: all brokers accept none, and nearly all gzip")
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return With(err, "lower --batch-max-bytes, or raise the topic's max.message.bytes")
+	case forLogin(err) != "":
+		return With(err, "%s", forLogin(err))
 	}
 	return err
 }
@@ -111,7 +113,7 @@ func Conditions(conditions []consumer.Condition) []string {
 func forReason(reason string) string {
 	switch reason {
 	case consumer.ReasonKafka, consumer.ReasonNotInGroup:
-		return "check --brokers and the network"
+		return Connection(nil)
 	case string(consumer.IncompatibleMetadata):
 		return "run the version of enricher that wrote the offset metadata, or a later one"
 	case string(consumer.NoCommittedOffset):

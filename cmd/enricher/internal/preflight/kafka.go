@@ -22,6 +22,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
+	"enricher/cmd/enricher/internal/credentials"
+	"enricher/cmd/enricher/internal/hint"
 	"enricher/consumer/progress"
 	"enricher/consumer/session"
 	"enricher/producer"
@@ -196,12 +198,15 @@ func (r *run) unreachable(addr string, err error) (found, remedy string) {
 		plain tls.RecordHeaderError
 		alert *net.OpError
 		slow  net.Error
+		login *credentials.Error
 	)
 	const (
 		path = "check --brokers, firewalls on the path, and the broker's advertised.listeners"
 		port = "check which port of the broker is for TLS and SASL, and --tls and --sasl-mechanism"
 	)
 	switch {
+	case errors.As(err, &login):
+		return login.Error(), hint.Connection(err)
 	case errors.As(err, &dns):
 		return "DNS: " + dns.Error(), "check --brokers, the broker's advertised.listeners and DNS"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -215,15 +220,13 @@ func (r *run) unreachable(addr string, err error) (found, remedy string) {
 	case errors.As(err, &plain), errors.Is(err, io.EOF) && r.handshake(addr) != nil:
 		return "TLS: not a TLS port", port
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fmt.Sprintf("SASL: login of user %q with mechanism %s rejected", r.cfg.SASLUser, r.cfg.SASLMechanism),
-			"check --sasl-user, --sasl-password-file and --sasl-mechanism"
+		return fmt.Sprintf("SASL: login%s with mechanism %s rejected", r.user(), r.cfg.SASLMechanism), r.loginRemedy()
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return "SASL: the broker does not offer mechanism " + r.cfg.SASLMechanism, "check --sasl-mechanism and the broker's sasl.enabled.mechanisms"
 	case errors.Is(err, kerr.IllegalSaslState):
 		return "SASL is not enabled on this port", port
 	case errors.Is(err, io.EOF) && r.cfg.SASLMechanism != "": // brokers before Kafka 1.0 give no reason
-		return fmt.Sprintf("SASL: connection closed during the login of user %q with mechanism %s", r.cfg.SASLUser, r.cfg.SASLMechanism),
-			"check --sasl-user, --sasl-password-file and --sasl-mechanism"
+		return fmt.Sprintf("SASL: connection closed during the login%s with mechanism %s", r.user(), r.cfg.SASLMechanism), r.loginRemedy()
 	case errors.Is(err, errNoLogin):
 		return "SASL: connection closed without a response, as brokers do for unauthenticated clients", port
 	case errors.Is(err, io.EOF):
@@ -235,6 +238,23 @@ func (r *run) unreachable(addr string, err error) (found, remedy string) {
 		return "TCP: timed out", path
 	}
 	return err.Error(), path
+}
+
+func (r *run) user() string {
+	if r.cfg.SASLUser == "" {
+		return ""
+	}
+	return fmt.Sprintf(" of user %q", r.cfg.SASLUser)
+}
+
+func (r *run) loginRemedy() string {
+	switch r.cfg.SASLMechanism {
+	case credentials.OAuthBearer:
+		return "check which issuer, audience and scope of tokens the brokers accept"
+	case credentials.AWSMSKIAM:
+		return "check the AWS credentials of this process, and that their policy allows kafka-cluster:Connect"
+	}
+	return "check --sasl-user, --sasl-password-file and --sasl-mechanism"
 }
 
 // errNoLogin means that a broker closed the connection of a client that had not
