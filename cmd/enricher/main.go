@@ -34,15 +34,19 @@ const (
 type cli struct {
 	Config string `placeholder:"FILE" help:"YAML file with one 'flag: value' per line."`
 
-	Run      runCmd         `cmd:"" help:"Run the service."`
-	Demo     demo.Command   `cmd:"" help:"Show the pipeline with an embedded broker and a simulated API; needs nothing installed."`
-	Instance demo.Instance  `cmd:"" hidden:"" name:"demo-instance"`
-	Health   healthCmd      `cmd:"" help:"Check that a running instance is alive (for container health checks)."`
-	Lookup   lookupCmd      `cmd:"" help:"Look up CallIds once and print the result."`
-	Check    checkCmd       `cmd:"" help:"Check everything that run needs and report problems; read-only."`
-	Skip     skipCmd        `cmd:"" help:"Move the stopped group past a damaged batch or a single event."`
-	Dlq      dlqcmd.Command `cmd:"" help:"Inspect, replay or discard dead letters."`
-	Version  versionCmd     `cmd:"" help:"Print version, commit and Go version."`
+	Run        runCmd         `cmd:"" help:"Run the service."`
+	Demo       demo.Command   `cmd:"" help:"Show the pipeline with an embedded broker and a simulated API; needs nothing installed."`
+	Instance   demo.Instance  `cmd:"" hidden:"" name:"demo-instance"`
+	Health     healthCmd      `cmd:"" help:"Check that a running instance is alive (for container health checks)."`
+	Lookup     lookupCmd      `cmd:"" help:"Look up CallIds once and print the result."`
+	Check      checkCmd       `cmd:"" help:"Check everything that run needs and report problems; read-only."`
+	Skip       skipCmd        `cmd:"" help:"Move the stopped group past a damaged batch or a single event."`
+	Dlq        dlqcmd.Command `cmd:"" help:"Inspect, replay or discard dead letters."`
+	Settings   configCmd      `cmd:"" name:"config" help:"Print the configuration, or a schema of its file."`
+	Completion completionCmd  `cmd:"" help:"Print a script for a shell that completes command lines."`
+	Complete   completeCmd    `cmd:"" hidden:""`
+	Man        manCmd         `cmd:"" help:"Print the manual page, in roff."`
+	Version    versionCmd     `cmd:"" help:"Print version, commit and Go version."`
 }
 
 // Example returns a command line for the help.
@@ -70,6 +74,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		ctx, stop := interruptible(stderr)
 		defer stop()
 		kctx.BindTo(ctx, (*context.Context)(nil))
+		kctx.Bind(kctx, src)
 		err = kctx.Run()
 	}
 	return report(stderr, err)

@@ -32,7 +32,7 @@ type skipCmd struct {
 
 	config.KafkaFlags    `group:"Kafka:"`
 	Group                string `default:"call-enricher" group:"Kafka:" help:"Consumer group, which must be stopped."`
-	AutoOffsetReset      string `default:"earliest" group:"Kafka:" help:"Where the group starts when it has no committed offset: earliest, latest or none."`
+	AutoOffsetReset      string `default:"earliest" values:"earliest,latest,none" group:"Kafka:" help:"Where the group starts when it has no committed offset: earliest, latest or none."`
 	DeadLetterTopic      string `default:"call-dead-letters" group:"Kafka:" help:"Topic that records what is skipped."`
 	config.ProducerFlags `group:"Output:"`
 	From                 int64  `args-only:"" placeholder:"OFFSET" group:"Skip:" help:"First offset to skip (default: the committed offset)."`
@@ -65,9 +65,7 @@ func (c *skipCmd) Check(src *config.Sources) {
 	src.Required("group", c.Group)
 	src.Required("dead-letter-topic", c.DeadLetterTopic)
 	src.Required("note", c.Note)
-	if !slices.Contains([]session.Reset{session.Earliest, session.Latest, session.None}, session.Reset(c.AutoOffsetReset)) {
-		src.Problem("auto-offset-reset", "%q must be one of earliest, latest, none", c.AutoOffsetReset)
-	}
+	src.OneOf("auto-offset-reset", c.AutoOffsetReset)
 	switch {
 	case c.From < 0:
 		src.Problem("from", "must not be negative")

@@ -81,7 +81,7 @@ type GroupFlags struct {
 	Group           string `default:"call-enricher" help:"Consumer group; also the prefix of the transactional id."`
 	Instance        string `default:"${hostname}" help:"Unique name of this instance; must stay the same across restarts."`
 	InputTopics     List   `default:"call-ended" help:"Topics of call-ended events."`
-	AutoOffsetReset string `default:"earliest" help:"Where to start when the group has no committed offset: earliest, latest or none (the partition waits)."`
+	AutoOffsetReset string `default:"earliest" values:"earliest,latest,none" help:"Where to start when the group has no committed offset: earliest, latest or none (the partition waits)."`
 }
 
 // Check implements Checker.
@@ -96,9 +96,7 @@ func (f *GroupFlags) Check(src *Sources) {
 			src.Problem("input-topics", "lists %q twice", t)
 		}
 	}
-	if !slices.Contains([]string{"earliest", "latest", "none"}, f.AutoOffsetReset) {
-		src.Problem("auto-offset-reset", "%q must be one of earliest, latest, none", f.AutoOffsetReset)
-	}
+	src.OneOf("auto-offset-reset", f.AutoOffsetReset)
 }
 
 // OutputFlags configure the output topics.
@@ -126,7 +124,7 @@ func (f *OutputFlags) Check(src *Sources, inputs []string) {
 
 // APIFlags configure the client of the call-record API.
 type APIFlags struct {
-	Region         string        `placeholder:"NAME" help:"Region of the app: ${regions}."`
+	Region         string        `placeholder:"NAME" values:"${regions}" help:"Region of the app: ${regions}."`
 	APIURL         string        `name:"api-url" placeholder:"URL" help:"Base URL of the API, instead of --region."`
 	APIInsecure    bool          `name:"api-insecure" help:"Allow plain HTTP to hosts other than localhost."`
 	SDKAppID       int           `name:"sdk-app-id" placeholder:"N" help:"SDKAppID of the app."`
@@ -266,8 +264,8 @@ func (src *Sources) atLeast(flag string, value, least int64, text string) {
 type ProcessFlags struct {
 	AdminAddr    string        `default:"127.0.0.1:9464" help:"Address of /livez, /readyz and /metrics."`
 	DrainTimeout time.Duration `default:"20s" help:"Maximum duration of a graceful shutdown."`
-	LogLevel     string        `default:"info" help:"debug, info, warn or error."`
-	LogFormat    string        `default:"json" help:"json or console."`
+	LogLevel     string        `default:"info" values:"debug,info,warn,error" help:"debug, info, warn or error."`
+	LogFormat    string        `default:"json" values:"json,console" help:"json or console."`
 
 	Log     *zap.Logger   `kong:"-"` // set by Check
 	LogSink *logsink.Sink `kong:"-"` // where Log writes to; set by Check
@@ -277,10 +275,9 @@ type ProcessFlags struct {
 func (f *ProcessFlags) Check(src *Sources) {
 	src.Required("admin-addr", f.AdminAddr)
 	src.atLeast("drain-timeout", int64(f.DrainTimeout), int64(time.Second), "1s")
-	level, err := zapcore.ParseLevel(f.LogLevel)
-	if err != nil || level > zapcore.ErrorLevel {
-		src.Problem("log-level", "%q must be one of debug, info, warn, error", f.LogLevel)
-	}
+	src.OneOf("log-level", strings.ToLower(f.LogLevel))
+	src.OneOf("log-format", f.LogFormat)
+	level, _ := zapcore.ParseLevel(f.LogLevel) // one of those that zap has
 	var encoder zapcore.Encoder
 	switch f.LogFormat {
 	case "json":
@@ -290,7 +287,6 @@ func (f *ProcessFlags) Check(src *Sources) {
 	case "console":
 		encoder = zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
 	default:
-		src.Problem("log-format", "%q must be json or console", f.LogFormat)
 		return
 	}
 	f.LogSink = logsink.New(os.Stderr, func(dropped uint64) []byte { return droppedLines(encoder, dropped) })

@@ -18,7 +18,7 @@ type KafkaFlags struct {
 	TLSCA            string `name:"tls-ca" placeholder:"FILE" help:"PEM file with CA certificates, instead of the system's."`
 	TLSCert          string `name:"tls-cert" placeholder:"FILE" help:"PEM client certificate."`
 	TLSKey           string `name:"tls-key" placeholder:"FILE" help:"PEM private key of --tls-cert."`
-	SASLMechanism    string `name:"sasl-mechanism" placeholder:"NAME" help:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM."`
+	SASLMechanism    string `name:"sasl-mechanism" placeholder:"NAME" values:"${mechanisms}" help:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM."`
 	SASLUser         string `name:"sasl-user" placeholder:"NAME" help:"SASL user name."`
 	SASLPasswordFile string `name:"sasl-password-file" placeholder:"FILE" help:"File with the SASL password."`
 	SASLExtension    List   `name:"sasl-extension" placeholder:"NAME=VALUE" help:"SASL extensions that are sent with a token (OAUTHBEARER)."`
@@ -77,8 +77,7 @@ func (f *KafkaFlags) Check(src *Sources) {
 // checkMechanism records flags that are missing for the mechanism, and those that
 // have no meaning for it.
 func (f *KafkaFlags) checkMechanism(src *Sources) {
-	if f.SASLMechanism != "" && !slices.Contains(mechanisms, f.SASLMechanism) {
-		src.Problem("sasl-mechanism", "%q must be one of %s", f.SASLMechanism, strings.Join(mechanisms, ", "))
+	if f.SASLMechanism != "" && !src.OneOf("sasl-mechanism", f.SASLMechanism) {
 		return
 	}
 	for _, flag := range []struct {

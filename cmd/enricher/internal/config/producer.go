@@ -3,7 +3,6 @@ package config
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -12,7 +11,7 @@ import (
 
 // ProducerFlags configure how records are written to Kafka.
 type ProducerFlags struct {
-	Compression   string   `default:"snappy" help:"Compression of the records written: ${codecs}. Some readers need an additional package for all but none and gzip."`
+	Compression   string   `default:"snappy" values:"${codecs}" help:"Compression of the records written: ${codecs}. Some readers need an additional package for all but none and gzip."`
 	BatchMaxBytes ByteSize `default:"1048588" help:"Maximum size of a batch of records, and so of a single one."`
 }
 
@@ -26,7 +25,7 @@ func Codecs() map[string]kgo.CompressionCodec {
 }
 
 // codecNames lists the values of --compression.
-func codecNames() string { return strings.Join(slices.Sorted(maps.Keys(Codecs())), ", ") }
+func codecNames() []string { return slices.Sorted(maps.Keys(Codecs())) }
 
 const (
 	// minBatchMaxBytes is several times what a dead letter takes without its event.
@@ -42,11 +41,8 @@ const (
 // Check records what is wrong with the values, and adds what they describe to the
 // options of the Kafka clients.
 func (f *ProducerFlags) Check(src *Sources, kafka *KafkaFlags) {
-	codec, ok := Codecs()[f.Compression]
-	if !ok {
-		src.Problem("compression", "%q must be one of %s", f.Compression, codecNames())
-	}
-	kafka.Options = append(kafka.Options, kgo.ProducerBatchCompression(codec))
+	src.OneOf("compression", f.Compression)
+	kafka.Options = append(kafka.Options, kgo.ProducerBatchCompression(Codecs()[f.Compression]))
 	src.atLeast("batch-max-bytes", int64(f.BatchMaxBytes), minBatchMaxBytes, "16KiB")
 	if f.BatchMaxBytes > maxBatchMaxBytes {
 		src.Problem("batch-max-bytes", "must be at most 1GiB")

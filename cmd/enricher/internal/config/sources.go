@@ -15,8 +15,6 @@ import (
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v4"
-
-	"enricher/fetch"
 )
 
 const (
@@ -35,13 +33,14 @@ const (
 // bad value instead of returning an error.
 type Sources struct {
 	userAgent string
-	secretKey string            // from the environment; "" when it is not set
-	path      string            // of the file
-	file      map[string]string // by flag
-	lines     map[string]int    // by flag: its line in the file
-	from      map[string]string // by flag: the variable or line that its value comes from
-	flags     []string          // the names of all flags
-	argsOnly  []string          // the names of those that only the command line sets
+	secretKey string              // from the environment; "" when it is not set
+	path      string              // of the file
+	file      map[string]string   // by flag
+	lines     map[string]int      // by flag: its line in the file
+	from      map[string]string   // by flag: the variable or line that its value comes from
+	flags     []string            // the names of all flags
+	argsOnly  []string            // the names of those that only the command line sets
+	values    map[string][]string // by flag: what its tag allows
 	problems  []problem
 }
 
@@ -69,6 +68,7 @@ func NewSources(userAgent string) *Sources {
 		file:      map[string]string{},
 		lines:     map[string]int{},
 		from:      map[string]string{},
+		values:    map[string][]string{},
 	}
 	_ = os.Unsetenv(envSecretKey) // fails for malformed names only
 	return src
@@ -77,12 +77,17 @@ func NewSources(userAgent string) *Sources {
 // Options makes kong read flags from these sources.
 func (src *Sources) Options() []kong.Option {
 	host, _ := os.Hostname() // if it is "", Check reports --instance
+	vars := kong.Vars{"hostname": host}
+	for name, list := range lists() {
+		vars[name] = strings.Join(list, ", ")
+	}
 	opts := []kong.Option{
-		kong.Vars{"hostname": host, "regions": strings.Join(fetch.Regions(), ", "), "codecs": codecNames()},
+		vars,
 		kong.Resolvers(src),
 		kong.PostBuild(func(k *kong.Kong) error {
 			src.flags = flagNames(k.Model.Node, func(*kong.Flag) bool { return true })
 			src.argsOnly = flagNames(k.Model.Node, argsOnly)
+			flagNames(k.Model.Node, func(f *kong.Flag) bool { src.values[f.Name] = Values(f.Value); return true })
 			return nil
 		}),
 		kong.WithBeforeResolve(src.load),

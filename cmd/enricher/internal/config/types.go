@@ -19,6 +19,19 @@ type List []string
 // ByteSize is a number of bytes, written as a plain number or in KiB, MiB or GiB.
 type ByteSize int64
 
+// String returns the size as it is written: in the largest unit that divides it.
+func (b ByteSize) String() string {
+	for _, unit := range []struct {
+		bytes ByteSize
+		name  string
+	}{{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
+		if b != 0 && b%unit.bytes == 0 {
+			return strconv.FormatInt(int64(b/unit.bytes), 10) + unit.name
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
 // Time is a point in time, written as such or as an age.
 type Time struct{ time.Time }
 

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v4"
+
+	"enricher/cmd/enricher/internal/config"
+)
+
+// fileSchema returns what enricher config schema prints, compiled, and its
+// properties.
+func fileSchema(t *testing.T) (*jsonschema.Schema, map[string]any) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if code := run([]string{"config", "schema"}, &out, &errs); code != 0 {
+		t.Fatal(errs.String())
+	}
+	doc, err := jsonschema.UnmarshalJSON(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, doc.(map[string]any)["properties"].(map[string]any)
+}
+
+// validate validates a configuration file.
+func validate(t *testing.T, s *jsonschema.Schema, text string) error {
+	t.Helper()
+	var v any
+	if err := yaml.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatal(err)
+	}
+	return s.Validate(v)
+}
+
+// The example files are valid, and enricher can read them.
+func TestExampleFilesAreValid(t *testing.T) {
+	s, _ := fileSchema(t)
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples []string
+	for _, m := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(readme, -1) {
+		examples = append(examples, string(m[1]))
+	}
+	if examples == nil {
+		t.Error("README.md has no example of a file")
+	}
+	packaged, err := os.ReadFile("../../deploy/package/enricher.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range append(examples, string(packaged)) {
+		if err := validate(t, s, text); err != nil {
+			t.Errorf("%v in\n%s", err, text)
+		}
+		if errs, ok := readable(t, text); !ok {
+			t.Errorf("%s in\n%s", errs, text)
+		}
+	}
+}
+
+// readable reports whether enricher can read a configuration file.
+func readable(t *testing.T, text string) (string, bool) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "enricher.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	code := run([]string{"config", "print", "--config", file}, &out, &errs)
+	return errs.String(), code == 0
+}
+
+// The schema has every flag that the file may have, and accepts of each the values
+// that enricher can read, and no others.
+func TestSchemaAcceptsWhatCanBeRead(t *testing.T) {
+	s, properties := fileSchema(t)
+	k := newParser(config.NewSources(""))
+	i := slices.IndexFunc(k.Model.Children, func(n *kong.Node) bool { return n.Name == "run" })
+	flags, kinds := 0, map[reflect.Type]bool{}
+	for _, f := range k.Model.Children[i].Flags {
+		p, _ := properties[f.Name].(map[string]any)
+		if f.Name == "help" || p == nil {
+			t.Errorf("the schema has no flag %s", f.Name)
+			continue
+		}
+		flags++
+		if p["description"] == "" || p["type"] == nil {
+			t.Errorf("%s: the schema describes it as %v", f.Name, p)
+		}
+		if text, ok := config.Default(f); ok && validate(t, s, f.Name+": "+text) != nil {
+			t.Errorf("%s: the default %s is refused", f.Name, text)
+		}
+		if kind := f.Target.Type(); !kinds[kind] && config.Values(f.Value) == nil {
+			kinds[kind] = true
+			checkValues(t, s, f)
+		}
+	}
+	if flags < 30 {
+		t.Errorf("%d flags", flags)
+	}
+	for _, wrong := range []string{"api-rats: 5", "config: other.yaml", "sasl-password: x", "secret-key: x"} {
+		if validate(t, s, wrong) == nil {
+			t.Errorf("%s is accepted", wrong)
+		}
+	}
+}
+
+// checkValues checks that the schema accepts the values of a flag that enricher can
+// read. It leaves out two that enricher reads only for lack of a stricter rule: a list
+// as the value of a flag that takes one text, and a whole number written as 1e9.
+func checkValues(t *testing.T, s *jsonschema.Schema, f *kong.Flag) {
+	values := []string{
+		"5", "0", "-3", "2.5", "1m30s", "5 s", "1GiB", "1GB", "true", "t", "many", "[[a]]", "{a: b}", "~", "''",
+	}
+	switch f.Target.Interface().(type) {
+	case config.List:
+		values = append(values, "[a, b]", "[1, c]", "[]")
+	case float64:
+		values = append(values, "1e9", "'.5'", ".", "-1E-2", ".inf")
+	}
+	accepted := 0
+	for _, value := range values {
+		text := f.Name + ": " + value
+		errs, ok := readable(t, text)
+		err := validate(t, s, text)
+		if ok != (err == nil) {
+			t.Errorf("%s: the schema says %v, enricher %q", text, err, errs)
+		}
+		if ok {
+			accepted++
+		}
+	}
+	if accepted < 2 || accepted > len(values)-3 {
+		t.Errorf("--%s accepts %d of %d values", f.Name, accepted, len(values))
+	}
+}
+
+// A flag of several commands takes the same values in each: the file has one value
+// for all of them.
+func TestFlagsOfOneNameHaveOneType(t *testing.T) {
+	_, properties := fileSchema(t)
+	types := map[string]string{}
+	for _, node := range newParser(config.NewSources("")).Model.Leaves(false) {
+		for _, f := range node.Flags {
+			name := f.Target.Type().String()
+			if properties[f.Name] != nil && types[f.Name] != "" && types[f.Name] != name {
+				t.Errorf("%s --%s is a %s, elsewhere a %s", node.FullPath(), f.Name, name, types[f.Name])
+			}
+			types[f.Name] = name
+		}
+	}
+}
+
+// The values in a flag's tag are those that enricher accepts.
+func TestTaggedValuesAreAccepted(t *testing.T) {
+	tried := map[string]bool{}
+	for _, node := range newParser(config.NewSources("")).Model.Leaves(false) {
+		for _, f := range node.Flags {
+			if tried[f.Name] {
+				continue
+			}
+			tried[f.Name] = true
+			for _, value := range config.Values(f.Value) {
+				var out, errs bytes.Buffer
+				run([]string{"run", "--" + f.Name, value}, &out, &errs)
+				if regexp.MustCompile(`--` + f.Name + `: .*(must be one of|unknown)`).Match(errs.Bytes()) {
+					t.Errorf("%s", &errs)
+				}
+			}
+		}
+	}
+}
