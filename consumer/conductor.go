@@ -18,7 +18,7 @@ const (
 	// pollWait is how long a poll lasts at most. It ends earlier when there is
 	// something to do, so this is only how often the gauges are looked at.
 	pollWait = time.Second
-	// drainWait is the same while draining, where a poll fetches nothing.
+	// drainWait is the same while draining, all partitions or some.
 	drainWait = 20 * time.Millisecond
 	// shortestWait keeps a poll from returning without a look at what was fetched.
 	shortestWait = time.Millisecond
@@ -47,6 +47,7 @@ type conductor struct {
 
 	completedSince time.Time // since when the oldest completed event waits for its transaction; zero: none does
 	fetchPaused    bool      // for lack of room
+	handover       handover
 	draining       bool
 	drained        bool // nothing will be completed any more
 	abortsInARow   int
@@ -86,7 +87,9 @@ func (c *conductor) run(ctx context.Context) error {
 			}
 		}
 
-		c.session.AllowRebalance()
+		if !c.handingOver(time.Now()) {
+			c.session.AllowRebalance()
+		}
 		c.collectOutcomes() // they may be due before anything is fetched
 		fetches := c.poll(ctx)
 		c.syncAssignments()
@@ -139,7 +142,7 @@ func (c *conductor) pollDuration(due bool) time.Duration {
 	} else if c.totals.completed > 0 && !c.membership.joining() {
 		wait = max(time.Until(c.completedSince.Add(c.cfg.CommitInterval)), shortestWait)
 	}
-	if c.draining {
+	if c.draining || c.handover.parts != nil {
 		wait = min(wait, drainWait)
 	}
 	return wait

@@ -141,6 +141,40 @@ func joinsAbortFewTransactions(t *testing.T, e *env) {
 	}
 }
 
+func TestJoinsRepeatFewRequests(t *testing.T) {
+	inRealTime(t, api300ms, joinsRepeatFewRequests)
+}
+func TestKafkaJoinsRepeatFewRequests(t *testing.T) { onKafka(t, api300ms, joinsRepeatFewRequests) }
+
+var api300ms = fetchtest.Config{Latency: func(string) time.Duration { return 300 * time.Millisecond }}
+
+// joinsRepeatFewRequests when a second member joins five times: each time half of
+// the 15 requests in flight are for partitions that the first one gives up.
+func joinsRepeatFewRequests(t *testing.T, e *env) {
+	stop := e.KeepFeeding(20 * time.Millisecond)
+	usual := func(c *consumer.Config) {
+		quick(c)
+		c.SessionTimeout = 10 * time.Second // long enough for b to begin at once
+	}
+	e.Start("a", usual)
+	<-time.After(2 * time.Second)
+	for range 5 {
+		b := e.Start("b", usual)
+		e.awaitMembers(2)
+		<-time.After(time.Second)
+		b.Drain()
+		<-b.Done
+	}
+	stop()
+	e.Await(time.Minute)
+	e.Check()
+	repeated := e.API.Requests() - e.API.UniqueCallIDs()
+	t.Logf("%d requests, %d of them repeated", e.API.Requests(), repeated)
+	if repeated > 5 {
+		t.Errorf("%d requests were repeated, want at most 5", repeated)
+	}
+}
+
 func TestDuplicateInstance(t *testing.T)      { inRealTime(t, fetchtest.Config{}, duplicateInstance) }
 func TestKafkaDuplicateInstance(t *testing.T) { onKafka(t, fetchtest.Config{}, duplicateInstance) }
 

@@ -113,7 +113,11 @@ type membership struct {
 	mu     sync.Mutex
 	closed bool
 	inJoin bool
-	synced time.Time // send time of the last acknowledged sync
+	held   map[string][]int32 // by the client when the last join began
+	// givenUp are the partitions that the last assignment took away; taken by
+	// takeGivenUp.
+	givenUp map[string][]int32
+	synced  time.Time // send time of the last acknowledged sync
 	// The lease counts from when requests were sent. member is the last one whose
 	// response showed that the assignment is valid, alive the last one that showed
 	// the instance to be a member at all: it keeps its partitions during a
@@ -224,6 +228,7 @@ func (m *membership) JoinGroupMetadata(topics []string, current map[string][]int
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.inJoin = true
+	m.held = current
 	m.setShare(current)
 	join := m.GroupBalancer.JoinGroupMetadata(topics, current, generation)
 	noted, err := memberNote{m.limiter.Surplus(m.now(), m.rate.apiTimeout)}.addTo(join)
@@ -244,6 +249,7 @@ func (m *membership) ParseSyncAssignment(assignment []byte) (map[string][]int32,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.inJoin = false
+	m.givenUp = without(m.held, parts)
 	m.assigned.Set()
 	m.joined.Set()
 	m.plan = plan
@@ -256,6 +262,28 @@ func (m *membership) ParseSyncAssignment(assignment []byte) (map[string][]int32,
 	}
 	m.setShare(parts)
 	return parts, nil
+}
+
+// takeGivenUp returns the partitions that the last assignment took away, once.
+func (m *membership) takeGivenUp() map[string][]int32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	given := m.givenUp
+	m.givenUp = nil
+	return given
+}
+
+// without returns the partitions of a that are not in b.
+func without(a, b map[string][]int32) map[string][]int32 {
+	left := make(map[string][]int32)
+	for topic, ps := range a {
+		for _, p := range ps {
+			if !slices.Contains(b[topic], p) {
+				left[topic] = append(left[topic], p)
+			}
+		}
+	}
+	return left
 }
 
 // setShare sets the share by what this instance holds.

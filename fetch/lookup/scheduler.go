@@ -86,6 +86,7 @@ type Scheduler struct {
 	events    int // of all calls
 	lookingUp int // of events, those whose call has a request in flight
 	draining  bool
+	drains    []*assignmentDrain // whose requests are in flight
 	keyCheck  struct {
 		next    time.Time
 		running bool
@@ -110,6 +111,8 @@ type message struct {
 	scouted  *scouted
 	keyCheck *keyCheck
 	response *response
+
+	drainAssignments *assignmentDrain
 }
 
 // keyCheck is what API.CheckKey returned.
@@ -175,10 +178,6 @@ func NewScheduler(cfg Config) *Scheduler {
 // Add hands over events. Each gets one outcome unless it is dropped before.
 func (s *Scheduler) Add(events []*Event) { s.inbox.Put(message{add: events}) }
 
-// Drop forgets the events of these assignments. Requests in flight for them
-// still fill the cache.
-func (s *Scheduler) Drop(assignments ...uint64) { s.inbox.Put(message{drop: assignments}) }
-
 // Drain starts no more requests, and closes Drained when none is in flight.
 func (s *Scheduler) Drain() { s.inbox.Put(message{drain: true}) }
 
@@ -217,7 +216,12 @@ func (s *Scheduler) drainInbox(now time.Time) {
 		for _, ev := range m.add {
 			s.enqueue(ev, now)
 		}
-		s.forget(m.drop)
+		if len(m.drop) > 0 {
+			s.forget(setOf(m.drop))
+		}
+		if m.drainAssignments != nil {
+			s.startDrain(m.drainAssignments)
+		}
 		s.draining = s.draining || m.drain
 		if m.scouted != nil {
 			s.onScouted(m.scouted, now)
@@ -227,6 +231,7 @@ func (s *Scheduler) drainInbox(now time.Time) {
 		}
 		if m.response != nil {
 			s.handleResponse(m.response, now)
+			s.continueDrains(m.response.call)
 		}
 	}
 	if s.draining && s.inFlight == 0 && !s.isDrained() {
@@ -294,40 +299,6 @@ func (s *Scheduler) lookUpSooner(c *call, due, now time.Time) {
 func (s *Scheduler) isInFlight(c *call) bool {
 	_, withheld := s.withheld[c]
 	return c.index == notQueued && !withheld
-}
-
-// forget drops the events of assignments, and the calls for which no other
-// event waits.
-func (s *Scheduler) forget(assignments []uint64) {
-	if len(assignments) == 0 {
-		return
-	}
-	gone := make(map[uint64]bool, len(assignments))
-	for _, a := range assignments {
-		gone[a] = true
-	}
-	for id, c := range s.calls {
-		kept := c.waiters[:0]
-		for _, w := range c.waiters {
-			if !gone[w.event.Assignment] {
-				kept = append(kept, w)
-			}
-		}
-		s.events -= len(c.waiters) - len(kept)
-		if s.isInFlight(c) {
-			s.lookingUp -= len(c.waiters) - len(kept)
-		}
-		clear(c.waiters[len(kept):])
-		c.waiters = kept
-		if len(kept) > 0 || s.isInFlight(c) {
-			continue
-		}
-		if c.index != notQueued {
-			s.queue.remove(c)
-		}
-		delete(s.withheld, c)
-		delete(s.calls, id)
-	}
 }
 
 // complete hands over the outcomes of the waiters that done selects, and keeps

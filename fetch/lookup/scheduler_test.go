@@ -100,6 +100,67 @@ func TestDropForgetsEventsOfAnAssignment(t *testing.T) {
 	})
 }
 
+// A partition that is given up waits for its requests in flight and for nothing
+// else.
+func TestDrainAssignments(t *testing.T) {
+	isDone := func(e *env, done <-chan struct{}) bool {
+		synctest.Wait()
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	}
+	spec(t, "a request in flight ends, with its outcome; the others are not made", func(e *env) {
+		e.took = time.Second
+		e.event("in flight", 5*time.Second, 1)
+		e.event("waits", 0, 1)
+		e.event("kept", 0, 2)
+		e.run(500 * time.Millisecond)
+		done := e.DrainAssignments(1, 3)
+		if isDone(e, done) {
+			e.t.Error("drained while a request is in flight")
+		}
+		e.expect("outcomes", e.run(500*time.Millisecond), "in flight miss@1")
+		if !isDone(e, done) {
+			e.t.Error("not drained after the response")
+		}
+		e.expect("outcomes", e.run(time.Minute), "in flight miss@1", "kept miss@6")
+		e.expectRequests("in flight@0", "kept@5")
+	})
+	spec(t, "a request that fails is not repeated", func(e *env) {
+		e.took = time.Second
+		e.script("call", "not_yet")
+		e.event("call", 5*time.Second, 1)
+		e.run(500 * time.Millisecond)
+		done := e.DrainAssignments(1)
+		e.expect("outcomes", e.run(time.Minute))
+		e.expectRequests("call@0")
+		if !isDone(e, done) || len(e.calls) > 0 {
+			e.t.Errorf("not drained; %d calls", len(e.calls))
+		}
+	})
+	spec(t, "nothing in flight", func(e *env) {
+		e.event("call", 0, 1)
+		if done := e.DrainAssignments(1); !isDone(e, done) {
+			e.t.Error("not drained")
+		}
+	})
+	spec(t, "an event of another assignment keeps the call", func(e *env) {
+		e.took = time.Second
+		e.script("call", "retry found")
+		e.event("call", 5*time.Second, 1)
+		e.event("call", 5*time.Second, 2)
+		e.run(500 * time.Millisecond)
+		done := e.DrainAssignments(1)
+		outcomes := e.run(time.Minute)
+		if len(outcomes) != 1 || !isDone(e, done) {
+			e.t.Errorf("outcomes %q", outcomes)
+		}
+	})
+}
+
 // A panic costs the events of one call, whose dead letters say internal.
 func TestPanicCostsOneCall(t *testing.T) {
 	for _, word := range []string{"panic", "broken"} { // in the client; while its record is enriched
