@@ -196,6 +196,7 @@ func (c *Consumer) runSession(ctx context.Context) error {
 		time.Sleep(m.close())
 	}()
 
+	m.session.Store(s)
 	c.setSession("")
 	c.log.Info("Kafka session opened", zap.String("group", c.cfg.Group),
 		zap.String("transactional_id", session.TransactionalID(c.cfg.Group, c.cfg.Instance)))

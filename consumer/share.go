@@ -110,6 +110,8 @@ type membership struct {
 	assigned mailbox.Signal // a join is over: for the end offsets
 	joined   mailbox.Signal // the same, for the conductor
 
+	session atomic.Pointer[session.Session] // nil while it opens
+
 	mu     sync.Mutex
 	closed bool
 	inJoin bool
@@ -246,10 +248,11 @@ func (m *membership) ParseSyncAssignment(assignment []byte) (map[string][]int32,
 		return nil, err
 	}
 	plan, err := parsePlan(assignment)
+	givenUp := m.keepGivenUp(parts)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.inJoin = false
-	m.givenUp = without(m.held, parts)
+	m.givenUp = givenUp
 	m.assigned.Set()
 	m.joined.Set()
 	m.plan = plan
@@ -262,6 +265,19 @@ func (m *membership) ParseSyncAssignment(assignment []byte) (map[string][]int32,
 	}
 	m.setShare(parts)
 	return parts, nil
+}
+
+// keepGivenUp returns the partitions that are held and not assigned any more. The
+// client keeps them until the conductor allows it to give them up.
+func (m *membership) keepGivenUp(assigned map[string][]int32) map[string][]int32 {
+	m.mu.Lock()
+	givenUp := without(m.held, assigned)
+	closed := m.closed
+	m.mu.Unlock()
+	if s := m.session.Load(); s != nil && len(givenUp) > 0 && !closed {
+		s.BlockRebalance()
+	}
+	return givenUp
 }
 
 // takeGivenUp returns the partitions that the last assignment took away, once.

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,7 @@ type fetchBudget struct {
 	kgo.Decompressor
 	client atomic.Pointer[kgo.Client]
 	limit  int64
+	mu     sync.Mutex // one batch is unpacked at a time: several brokers may respond at once
 	// unpacked is what was unpacked of the response at hand, which the client does
 	// not count as buffered yet.
 	unpacked atomic.Int64
@@ -61,6 +63,8 @@ func boundedDecompressor() (kgo.Decompressor, error) {
 
 // Decompress implements kgo.Decompressor.
 func (b *fetchBudget) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	held := b.unpacked.Load()
 	if cl := b.client.Load(); cl != nil {
 		held += cl.BufferedFetchBytes()

@@ -270,6 +270,14 @@ func (s *Session) PollFetched(limit int) kgo.Fetches {
 	return s.gts.PollRecords(nil, limit) //nolint:staticcheck // nil is how the client spells "do not wait"
 }
 
+// BlockRebalance makes rebalances wait for AllowRebalance, as a poll does that
+// returns something. Any goroutine may call it.
+func (s *Session) BlockRebalance() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.gts.PollRecords(ctx, 1) // returns at once
+}
+
 // AllowRebalance lets a waiting rebalance proceed.
 func (s *Session) AllowRebalance() { s.gts.AllowRebalance() }
 

@@ -19,8 +19,8 @@ const (
 	// A rolling restart of three instances. A rebalance can begin just before a
 	// transaction does.
 	MaxAbortedByRestart       = 2
-	MaxPauseInRestart         = 8 * time.Second // of the outcomes of one partition
-	MaxRequestsPerCallRestart = 1.05
+	MaxPauseInRestart         = 5 * time.Second // of the outcomes of one partition
+	MaxRequestsPerCallRestart = 1.01
 
 	// After processes were frozen for up to a minute: until each has committed again,
 	// and for the events of its partitions.
