@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"enricher/cmd/enricher/internal/admin"
+	"enricher/cmd/enricher/internal/config"
 	"enricher/cmd/enricher/internal/preflight"
 	"enricher/consumer"
 )
@@ -19,7 +20,8 @@ import (
 // same command line, environment and file.
 type checkCmd struct {
 	runCmd
-	JSON bool `name:"json" group:"Report:" help:"Print the report as JSON."`
+	JSON  bool `name:"json" group:"Report:" help:"Print the report as JSON."`
+	Probe bool `args-only:"" group:"Report:" help:"Also try what brokers may refuse, such as transactions, large records and every compression. It writes: aborted records to the output topics, and offsets of a group of its own, which it deletes."`
 }
 
 // Example returns a command line for the help.
@@ -46,6 +48,10 @@ func (c *checkCmd) Run(ctx context.Context, k *kong.Kong) error {
 		Start:           consumer.AutoOffsetReset(c.AutoOffsetReset),
 		APIRate:         c.APIRate,
 		API:             c.Client,
+		MaxRecordBytes:  int(c.BatchMaxBytes),
+		Compression:     c.Compression,
+		Codecs:          config.Codecs(),
+		Probe:           c.Probe,
 	})
 	if err != nil {
 		return err

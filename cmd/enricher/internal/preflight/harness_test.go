@@ -20,6 +20,7 @@ import (
 	"enricher/consumer/session"
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
+	"enricher/producer"
 )
 
 // The checked service.
@@ -73,6 +74,10 @@ func connectEnv(t *testing.T, brokers []string) *env {
 	w.reach(brokers...)
 	w.cfg.Requirements = Requirements{Group: group, TransactionalID: session.TransactionalID(group, instance), Read: []string{in}, Write: []string{out, dead}}
 	w.cfg.Instance, w.cfg.DeadLetterTopic, w.cfg.Start, w.cfg.APIRate = instance, dead, consumer.Earliest, 200
+	w.cfg.MaxRecordBytes, w.cfg.Compression, w.cfg.Codecs = producer.DefaultMaxRecordBytes, "snappy", map[string]kgo.CompressionCodec{
+		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	}
 	w.useAPI(fetch.ClientConfig{BaseURL: w.server.URL})
 	return w
 }

@@ -143,7 +143,8 @@ func (r *run) leads(broker int32) bool {
 
 // transactions checks for known problems with transactions.
 func (r *run) transactions(releases []string, level map[string]int16) {
-	if v := level["transaction.version"]; v < 2 {
+	r.transactionVersion = level["transaction.version"]
+	if v := r.transactionVersion; v < 2 {
 		r.add(checkTransactions, "cluster", Warning,
 			fmt.Sprintf("%d: below 2 a delayed request can be applied to the next transaction, or leave one open forever", v),
 			"with all brokers on Kafka 4.0 or later: kafka-features upgrade --feature transaction.version=2")

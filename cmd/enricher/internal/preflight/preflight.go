@@ -1,7 +1,7 @@
 // Package preflight checks everything the service needs from Kafka and the
 // call-record API, and reports what is wrong and what to do about it.
 //
-// It changes nothing: it creates no topic, joins no group, commits nothing and
+// Unless Config.Probe is set it changes nothing: it creates no topic, joins no group, commits nothing and
 // initialises no transactional id. It does not even look up the coordinator of a
 // group, because that makes a new cluster create its internal topics; it sends
 // the group's requests to one broker after another instead.
@@ -44,6 +44,12 @@ type Config struct {
 	Start           consumer.AutoOffsetReset
 	APIRate         float64 // API requests per second for the whole group; 0: unlimited
 	API             *fetch.Client
+
+	MaxRecordBytes int    // of a batch that the service writes
+	Compression    string // by its name in Codecs
+	Codecs         map[string]kgo.CompressionCodec
+	// Probe also tries what brokers may refuse. It writes, see probe.
+	Probe bool
 }
 
 // Run runs all checks. The error is about the configuration; problems elsewhere are
@@ -70,6 +76,8 @@ type run struct {
 	metadata *kmsg.MetadataResponse
 	brokers  []int32 // that respond
 	topics   map[string]*topic
+
+	transactionVersion int16 // the cluster's feature level
 }
 
 // kafka checks the cluster, from the connections to the group's lag. What depends on
@@ -91,6 +99,9 @@ func (r *run) kafka(ctx context.Context) {
 	r.checkTopics(ctx)
 	r.brokerConfigs(ctx)
 	r.group(ctx)
+	if r.cfg.Probe {
+		r.probe(ctx)
+	}
 }
 
 // step runs fn with a timeout.
@@ -124,4 +135,11 @@ const (
 	checkAPI            = "api"
 	checkClock          = "clock"
 	checkUserSig        = "usersig"
+
+	checkProbe            = "probe"
+	checkProbeID          = "probe_transactional_id"
+	checkProbeMetadata    = "probe_offset_metadata"
+	checkProbeTransaction = "probe_transaction"
+	checkProbeRecord      = "probe_record"
+	checkProbeCompression = "probe_compression"
 )

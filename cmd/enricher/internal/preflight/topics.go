@@ -14,7 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/fetch/lookup"
-	"enricher/producer"
 )
 
 type role int
@@ -36,6 +35,8 @@ type topic struct {
 	leaderless []int32
 	behind     []int32 // partitions with copies that are not in sync
 	settings   settings
+
+	maxRecordBytes int64 // that the service writes
 }
 
 // checkTopics checks that each topic exists and is suitable for its role.
@@ -70,7 +71,7 @@ func (r *run) checkTopics(ctx context.Context) {
 }
 
 func (r *run) newTopic(m *kmsg.MetadataResponseTopic) *topic {
-	t := &topic{name: *m.Topic, id: m.TopicID, partitions: len(m.Partitions), role: input}
+	t := &topic{name: *m.Topic, id: m.TopicID, partitions: len(m.Partitions), role: input, maxRecordBytes: int64(r.cfg.MaxRecordBytes)}
 	if slices.Contains(r.cfg.Write, t.name) {
 		t.role = enriched
 	}
@@ -261,7 +262,8 @@ func (t *topic) judgeCleanup(r *Report) {
 const deadLetterHeaders = 4096
 
 func (t *topic) judgeMessageSize(r *Report, inputs []*topic) {
-	const setting, most = "max.message.bytes", int64(producer.DefaultMaxRecordBytes)
+	const setting = "max.message.bytes"
+	most := t.maxRecordBytes
 	takes, ok := t.settings.number(setting)
 	if !ok {
 		r.notReported(checkMessageSize, t.name)
@@ -271,7 +273,7 @@ func (t *topic) judgeMessageSize(r *Report, inputs []*topic) {
 		if takes > most {
 			r.add(checkMessageSize, t.name, Warning,
 				fmt.Sprintf("accepts events of up to %d bytes, but the service writes at most %d: the dead letter of a larger event contains only its position", takes, most),
-				t.alter(setting, strconv.FormatInt(most, 10)))
+				t.alter(setting, strconv.FormatInt(most, 10))+", or raise --batch-max-bytes")
 		} else {
 			r.ok(checkMessageSize, t.name, "%d bytes", takes)
 		}
