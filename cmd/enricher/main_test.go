@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
@@ -69,7 +70,7 @@ func api(ts *testscript.TestScript, _ bool, args []string) {
 // for the usual three; before them "three", for as many brokers, and "secured":
 // SASL, with user ops, who may do everything, and user enricher, who may only read.
 func kafka(ts *testscript.TestScript, _ bool, args []string) {
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.MaxVersions(kversion.V4_2_0()), kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"})}
 	if len(args) > 0 && args[0] == "three" {
 		args = args[1:]
 		opts = append(opts, kfake.NumBrokers(3))

@@ -43,11 +43,12 @@ const (
 // options of the Kafka clients.
 func (f *ProducerFlags) Check(src *Sources, kafka *KafkaFlags) {
 	src.OneOf("compression", f.Compression)
-	kafka.Options = append(kafka.Options, kgo.ProducerBatchCompression(Codecs()[f.Compression]))
 	src.atLeast("batch-max-bytes", int64(f.BatchMaxBytes), minBatchMaxBytes, "16KiB")
 	if f.BatchMaxBytes > maxBatchMaxBytes {
 		src.Problem("batch-max-bytes", "must be at most 1GiB")
+		return
 	}
+	kafka.Options = append(kafka.Options, kgo.ProducerBatchCompression(Codecs()[f.Compression]), kgo.ProducerBatchMaxBytes(int32(f.BatchMaxBytes)))
 	if f.BatchMaxBytes < producer.DefaultMaxRecordBytes {
 		// The brokers may limit requests, which have several batches, to the same size.
 		kafka.Options = append(kafka.Options, kgo.BrokerMaxWriteBytes(max(int32(f.BatchMaxBytes)+requestOverhead, minRequestBytes)))

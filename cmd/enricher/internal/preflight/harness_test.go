@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"enricher/consumer"
 	"enricher/consumer/session"
@@ -46,7 +47,7 @@ var healthy = map[string]string{"min.insync.replicas": "2"}
 func newEnv(t *testing.T, opts ...kfake.Opt) *env {
 	t.Helper()
 	cluster, err := kfake.NewCluster(append([]kfake.Opt{
-		kfake.NumBrokers(3),
+		kfake.NumBrokers(3), kfake.MaxVersions(kversion.V4_2_0()), // a version without findings
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0", "offset.metadata.max.bytes": "4096"}),
 	}, opts...)...)
 	if err != nil {

@@ -178,6 +178,7 @@ func TestBrokerVersions(t *testing.T) {
 		want    []string
 	}{
 		"4.2": {kversion.V4_2_0(), nil},
+		"4.4": {kversion.V4_4_0(), []string{"warning transaction_bug cluster: KAFKA-20734"}},
 		"4.3": {kversion.V4_3_0(), []string{"warning transaction_bug cluster: KAFKA-20734"}},
 		"3.9": {kversion.V3_9_0(), []string{"warning transaction_version cluster: 0: below 2"}},
 		"3.0": {kversion.V3_0_0(), []string{"warning transaction_version cluster: 0: below 2"}},

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"enricher/test/kafka"
 )
@@ -23,7 +24,7 @@ import (
 // probe switched on.
 func newProbeEnv(t *testing.T, transactionVersion int16) *env {
 	t.Helper()
-	w := newEnv(t)
+	w := newEnv(t, kfake.MaxVersions(kversion.V4_4_0())) // offsets are committed by topic id
 	w.cfg.Probe = true
 	change := kadm.FeatureUpdate{Feature: "transaction.version", MaxVersionLevel: transactionVersion, UpgradeType: 2}
 	if _, err := kadm.NewClient(w.client()).UpdateFeatures(t.Context(), false, change); err != nil {
