@@ -13,7 +13,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +42,17 @@ type ClientConfig struct {
 	// ConnectionAge is the age at which a connection is given no more requests, so
 	// that a change of the API's address takes effect. Default: 30 s.
 	ConnectionAge time.Duration
+	// Proxy is the proxy for the connections to the API, which must be at an https
+	// URL: over plain HTTP, a proxy would read the UserSig. The schemes http, https
+	// and socks5 are possible. Default: none, whatever the environment says.
+	Proxy *url.URL
+	// CAFile is a file with CA certificates, instead of the system's, to verify
+	// the certificates of the API and of an https proxy. New connections read it
+	// again.
+	CAFile string
+	// SmallHello offers no post-quantum key exchange, so that the first message of
+	// TLS fits into one packet: some networks drop larger ones.
+	SmallHello bool
 	// Dial opens the connections. Default: as a net.Dialer does.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Transport sends the requests, over connections of its own. It must send each
@@ -62,6 +72,9 @@ type Client struct {
 	timedOut  error             // the cause of a context whose request took too long
 	transport http.RoundTripper // nil: use conns
 	conns     *connections
+	roots     *authorities
+	proxy     string // without credentials; "" for none
+	bigHello  bool   // that of TLS is larger than one packet
 
 	url      url.URL       // RawQuery is empty; copied for every request
 	template *http.Request // copied for every request; its header is shared and only read
@@ -99,6 +112,17 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Concurrency < 1 {
 		problems = append(problems, fmt.Errorf("concurrency %d: must be at least 1", cfg.Concurrency))
 	}
+	roots := &authorities{path: cfg.CAFile}
+	if err := roots.read(); err != nil {
+		problems = append(problems, err)
+	}
+	proxy := ""
+	if cfg.Proxy != nil {
+		proxy = (&url.URL{Scheme: cfg.Proxy.Scheme, Host: cfg.Proxy.Host}).String()
+		if base != nil && base.Scheme != "https" {
+			problems = append(problems, errors.New("proxy: would read the UserSig over plain HTTP"))
+		}
+	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
@@ -111,7 +135,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		timeout:   cfg.Timeout,
 		timedOut:  fmt.Errorf("request timed out after %v", cfg.Timeout),
 		transport: cfg.Transport,
-		conns:     &connections{open: func() *http.Transport { return newTransport(cfg) }, maxAge: cfg.ConnectionAge},
+		conns:     &connections{open: func() *http.Transport { return newTransport(cfg, roots.pool()) }, maxAge: cfg.ConnectionAge},
+		roots:     roots,
+		proxy:     proxy,
+		bigHello:  base.Scheme == "https" && !cfg.SmallHello,
 		url:       *base,
 	}
 	c.template = &http.Request{
@@ -187,7 +214,7 @@ func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Respons
 func (c *Client) roundTrip(parent context.Context, callID string, sig *signature, at *attempt) Response {
 	ctx, cancel := context.WithTimeoutCause(parent, c.timeout, c.timedOut)
 	defer cancel()
-	at.trace.GotConn, at.trace.WroteRequest = at.gotConn, at.wroteRequest
+	at.follow()
 	req := c.newRequest(httptrace.WithClientTrace(ctx, &at.trace), callID, sig)
 	// The deadline runs before the observer is asked, so that a process that is
 	// stopped in between does not send the request long after.
@@ -263,16 +290,27 @@ func (c *Client) newRequest(ctx context.Context, callID string, sig *signature) 
 // transportError returns the response for a request without a response, or with
 // one that broke off.
 func (c *Client) transportError(ctx context.Context, at *attempt, err error) Response {
+	phase := at.phase()
+	if c.proxy != "" {
+		phase += " through the proxy " + c.proxy
+	}
+	var r Response
 	var netErr net.Error
 	switch {
 	case errors.Is(context.Cause(ctx), c.timedOut):
-		return timeout.response(c.timedOut.Error() + ": " + at.phase())
+		r = timeout.response(c.timedOut.Error() + ": " + phase)
 	case ctx.Err() != nil:
 		return cancelledResponse(ctx)
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return timeout.response(at.phase() + ": " + err.Error())
+		r = timeout.response(phase + ": " + err.Error())
+	default:
+		r = network.response(phase + ": " + err.Error())
+		if err := c.roots.err(); err != nil {
+			r.Message += "; besides, " + err.Error()
+		}
 	}
-	return network.response(at.phase() + ": " + err.Error())
+	r.HelloUnanswered = c.bigHello && at.helloUnanswered(r.Label == kinds[timeout].Code, err)
+	return r
 }
 
 func cancelledResponse(ctx context.Context) Response {
@@ -307,44 +345,4 @@ func (c *Client) redact(r Response) Response {
 	r.Message = c.red.clean(r.Message, maxMessage)
 	r.RequestID = c.red.clean(r.RequestID, maxRequestID)
 	return r
-}
-
-// attempt is the progress of one request.
-type attempt struct {
-	observer Observer // may be nil
-	trace    httptrace.ClientTrace
-	wrote    atomic.Bool
-
-	// Only the goroutine of Lookup uses these.
-	conns   *generation    // that carry the request; nil before it is sent
-	reading bool           // the body broke off while it was read
-	resp    *http.Response // nil: none came
-}
-
-func (at *attempt) gotConn(httptrace.GotConnInfo) {
-	if at.observer != nil {
-		at.observer.Connected()
-	}
-}
-
-// wroteRequest runs on a goroutine of the transport.
-func (at *attempt) wroteRequest(info httptrace.WroteRequestInfo) {
-	if info.Err != nil {
-		return
-	}
-	at.wrote.Store(true)
-	if at.observer != nil {
-		at.observer.Written()
-	}
-}
-
-// phase returns how far the request came, for the message.
-func (at *attempt) phase() string {
-	switch {
-	case at.reading:
-		return "reading the response"
-	case at.wrote.Load():
-		return "waiting for the response"
-	}
-	return "connecting or sending"
 }

@@ -3,8 +3,11 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -14,21 +17,29 @@ import (
 // packet delays all of them, a lost connection fails all of them, and Go's
 // HTTP/2 sends requests again by itself when a server winds a connection down.
 //
-// No proxy, whatever the environment says: over plain HTTP it would read the
-// UserSig, and a simulator on this machine is not reachable through one.
-func newTransport(cfg ClientConfig) *http.Transport {
+// Only the proxy that the configuration names is used, whatever the environment says.
+func newTransport(cfg ClientConfig, roots *x509.CertPool) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
+	secure := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	if cfg.SmallHello {
+		secure.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	}
+	var proxy func(*http.Request) (*url.URL, error)
+	if cfg.Proxy != nil {
+		proxy = http.ProxyURL(cfg.Proxy)
+	}
 	dial := cfg.Dial
 	if dial == nil {
 		dial = dialer{&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 15 * time.Second}}.dial
 	}
 	return &http.Transport{
-		Protocols:           &protocols,
-		Proxy:               nil,
-		DialContext:         dial,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: cfg.Timeout,
+		Protocols:              &protocols,
+		Proxy:                  proxy,
+		OnProxyConnectResponse: refusedByProxy,
+		DialContext:            dial,
+		TLSClientConfig:        secure,
+		TLSHandshakeTimeout:    cfg.Timeout,
 		// By default Go keeps two idle connections per host: each further request
 		// of a burst would open one and throw it away.
 		MaxIdleConnsPerHost: cfg.Concurrency,
@@ -41,6 +52,15 @@ func newTransport(cfg ClientConfig) *http.Transport {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
+}
+
+// refusedByProxy returns the error for a proxy's response. Its text may be anything,
+// also the credentials that it was sent.
+func refusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return fmt.Errorf("the proxy responds HTTP %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 }
 
 // dialer opens connections of which nothing is left once they are closed.

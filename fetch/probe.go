@@ -12,7 +12,8 @@ const ProbeCallID = "00000000-0000-0000-0000-000000000000"
 // ProbeResult is what a request for ProbeCallID shows about the API and the
 // connection to it.
 type ProbeResult struct {
-	Host string // with the port, if it is not the default one
+	Host  string // with the port, if it is not the default one
+	Proxy string // on the way there, without credentials; "" for none
 	// Response is the API's response, or why there is none.
 	Response Response
 	// Accepted reports that the API accepted app, identifier and UserSig, and
@@ -44,6 +45,7 @@ func (c *Client) Probe(ctx context.Context) ProbeResult {
 	now := time.Now()
 	p := ProbeResult{
 		Host:     c.url.Host,
+		Proxy:    c.proxy,
 		Response: r,
 		Accepted: r.Verdict == NotYet && !r.NotEnded,
 	}

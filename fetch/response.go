@@ -29,6 +29,10 @@ type Response struct {
 	RetryAfter time.Duration
 	// Date is the time by the API's clock, to the second; zero if it sent none.
 	Date time.Time
+	// HelloUnanswered reports that there is no response because nothing came back
+	// after the first message of a TLS handshake, which was larger than one packet;
+	// see ClientConfig.SmallHello.
+	HelloUnanswered bool
 	// Lockout is, for AccountRejected, for how long the API rejects everything.
 	Lockout time.Duration
 }

@@ -2,7 +2,10 @@ package fetchtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -17,6 +20,11 @@ const dialTimeout = 5 * time.Second
 // Network is a network in memory, on which one name leads to one server at a time.
 // It works in virtual time.
 type Network struct {
+	// TLS makes servers use it.
+	TLS *tls.Config
+	// Segment is the size above which packets are dropped; 0: any size passes.
+	Segment int
+
 	mu      sync.Mutex
 	address string // what the name resolves to
 	servers map[string]*networkServer
@@ -54,7 +62,13 @@ func (n *Network) Serve(address string, h http.Handler) {
 		n.servers, n.address = map[string]*networkServer{}, address
 	}
 	n.servers[address] = s
-	go func() { _ = s.Server.Serve(s) }()
+	if n.TLS == nil {
+		go func() { _ = s.Server.Serve(s) }()
+		return
+	}
+	s.TLSConfig = n.TLS
+	s.ErrorLog = log.New(io.Discard, "", 0) // handshakes that fail, as intended
+	go func() { _ = s.ServeTLS(s, "", "") }()
 }
 
 // SetAddress changes where new connections lead.
@@ -153,7 +167,7 @@ type networkConn struct {
 
 func (c *networkConn) Write(b []byte) (int, error) {
 	c.network.mu.Lock()
-	dropped := c.server.dropped
+	dropped := c.server.dropped || c.network.Segment > 0 && len(b) > c.network.Segment
 	c.network.mu.Unlock()
 	if dropped {
 		return len(b), nil
