@@ -90,7 +90,7 @@ func (at *attempt) phase() string {
 
 // helloUnanswered reports whether a request without a response failed as one does
 // whose first message of TLS is dropped or refused by the network. A server that
-// answers fails the handshake with an alert or its certificate.
+// responds fails the handshake with an alert or its certificate.
 func (at *attempt) helloUnanswered(timedOut bool, err error) bool {
 	return at.step.Load() == handshaking && (timedOut || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
 }

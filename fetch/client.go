@@ -3,6 +3,7 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -182,6 +183,10 @@ type Observer interface {
 // Timeout bounds one request, connecting and reading included.
 func (c *Client) Timeout() time.Duration { return c.timeout }
 
+// Proxy returns the URL of the proxy for the connections to the API, without
+// credentials; "" for none.
+func (c *Client) Proxy() string { return c.proxy }
+
 // Lookup asks for the record of callID with one request, or none if ctx is done
 // already or the observer does not let it begin, and never with two. Whatever
 // goes wrong is in the Response. The observer may be nil.
@@ -296,6 +301,7 @@ func (c *Client) transportError(ctx context.Context, at *attempt, err error) Res
 	}
 	var r Response
 	var netErr net.Error
+	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.Is(context.Cause(ctx), c.timedOut):
 		r = timeout.response(c.timedOut.Error() + ": " + phase)
@@ -309,6 +315,7 @@ func (c *Client) transportError(ctx context.Context, at *attempt, err error) Res
 			r.Message += "; besides, " + err.Error()
 		}
 	}
+	r.Untrusted = errors.As(err, &certificate)
 	r.HelloUnanswered = c.bigHello && at.helloUnanswered(r.Label == kinds[timeout].Code, err)
 	return r
 }

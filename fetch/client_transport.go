@@ -39,7 +39,9 @@ func newTransport(cfg ClientConfig, roots *x509.CertPool) *http.Transport {
 		OnProxyConnectResponse: refusedByProxy,
 		DialContext:            dial,
 		TLSClientConfig:        secure,
-		TLSHandshakeTimeout:    cfg.Timeout,
+		// A connection is opened on behalf of no single request. Those that wait for it
+		// are to report their own timeout.
+		TLSHandshakeTimeout: cfg.Timeout + time.Second,
 		// By default Go keeps two idle connections per host: each further request
 		// of a burst would open one and throw it away.
 		MaxIdleConnsPerHost: cfg.Concurrency,

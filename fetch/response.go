@@ -33,6 +33,9 @@ type Response struct {
 	// after the first message of a TLS handshake, which was larger than one packet;
 	// see ClientConfig.SmallHello.
 	HelloUnanswered bool
+	// Untrusted reports that there is no response because the certificate of the
+	// API, or of an https proxy, is not trusted.
+	Untrusted bool
 	// Lockout is, for AccountRejected, for how long the API rejects everything.
 	Lockout time.Duration
 }

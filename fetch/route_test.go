@@ -84,7 +84,7 @@ func TestSmallHello(t *testing.T) {
 				t.Cleanup(network.Close)
 				client := newClient(t, fetch.ClientConfig{BaseURL: "https://example.com", Dial: network.Dial, CAFile: c.ca, SmallHello: c.small})
 				a := send(t, client, api, "id")
-				if (a.Verdict == fetch.Found) != c.found || a.HelloUnanswered != c.unanswered || !strings.Contains(a.Message, c.message) {
+				if (a.Verdict == fetch.Found) != c.found || a.HelloUnanswered != c.unanswered || a.Untrusted != (name == "wrong certificate") || !strings.Contains(a.Message, c.message) {
 					t.Errorf("%+v", a)
 				}
 			})

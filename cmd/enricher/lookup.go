@@ -8,6 +8,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"enricher/cmd/enricher/internal/config"
+	"enricher/cmd/enricher/internal/hint"
 	"enricher/fetch"
 	"enricher/schemas"
 )
@@ -30,6 +31,7 @@ func (*lookupCmd) Example() string {
 func (c *lookupCmd) Run(ctx context.Context, k *kong.Kong) error {
 	defer c.Client.Close()
 	var missing, failed int
+	var advice string // on the last request without a response
 	for _, id := range c.CallIDs {
 		resp := c.Client.Lookup(ctx, id, nil)
 		switch {
@@ -44,19 +46,26 @@ func (c *lookupCmd) Run(ctx context.Context, k *kong.Kong) error {
 			missing++
 		default:
 			failed++
+			if resp.Code == 0 && (resp.Label == "network" || resp.Label == "timeout") {
+				advice = hint.NoResponse(&resp, c.Client.Proxy())
+			}
 		}
 		fmt.Fprintf(k.Stdout, "%s: %s: %s\n", id, resp.Verdict, resp.Message)
 	}
 	n := len(c.CallIDs)
+	var err error
 	switch {
 	case failed > 0 && missing > 0:
-		return fmt.Errorf("no usable response for %d of %d CallIds; no record of %d", failed, n, missing)
+		err = fmt.Errorf("no usable response for %d of %d CallIds; no record of %d", failed, n, missing)
 	case failed > 0:
-		return fmt.Errorf("no usable response for %d of %d CallIds", failed, n)
+		err = fmt.Errorf("no usable response for %d of %d CallIds", failed, n)
 	case missing > 0:
-		return &noRecordError{missing, n}
+		err = &noRecordError{missing, n}
 	}
-	return nil
+	if advice != "" {
+		return hint.With(err, "%s", advice)
+	}
+	return err
 }
 
 // noRecordError reports that the API responded as it should, and has no record of

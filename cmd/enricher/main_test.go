@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "nosecrets": noSecrets, "freeport": freePort,
-			"alter": alterTopic, "clusterstate": clusterState,
+			"secure-api": secureAPI, "proxy": startProxy, "alter": alterTopic, "clusterstate": clusterState,
 			"dead-letters": deadLetters, "many-dead-letters": manyDeadLetters, "records": records, "topic": topic, "journal": awaitJournal,
 		},
 	})

@@ -1,6 +1,7 @@
 package fetchtest
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -13,9 +14,12 @@ import (
 // Proxy is an HTTP proxy that connects its clients with servers. It is an
 // http.Handler for Listen.
 type Proxy struct {
-	// User and Password are required if they are not empty. A client without them is
-	// told those that it sent.
+	// User and Password are required if they are not empty. The response to a client without
+	// them quotes those that it sent.
 	User, Password string
+	// Target is the server that every client is connected with, whichever it asks
+	// for; "" for the one that it asks for.
+	Target string
 
 	mu   sync.Mutex
 	seen strings.Builder
@@ -45,7 +49,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(conn, "HTTP/1.1 407 not %s, %s:%s\r\nContent-Length: 0\r\n\r\n", sent, user, password)
 		return
 	}
-	server, err := net.Dial("tcp", r.Host)
+	server, err := net.Dial("tcp", cmp.Or(p.Target, r.Host))
 	if r.Method != http.MethodConnect || err != nil {
 		_, _ = io.WriteString(conn, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -14,7 +12,6 @@ import (
 	"enricher/cmd/enricher/internal/hint"
 	"enricher/cmd/enricher/internal/logsink"
 	"enricher/consumer"
-	"enricher/fetch"
 	"enricher/fetch/lookup"
 )
 
@@ -120,87 +117,6 @@ func (f *OutputFlags) Check(src *Sources, inputs []string) {
 		src.Problem("dead-letter-topic", "%q is the enriched topic; use another topic", f.EnrichedTopic)
 	}
 	src.atLeast("commit-interval", int64(f.CommitInterval), int64(time.Millisecond), "1ms")
-}
-
-// APIFlags configure the client of the call-record API.
-type APIFlags struct {
-	Region         string        `placeholder:"NAME" values:"${regions}" help:"Region of the app: ${regions}."`
-	APIURL         string        `name:"api-url" placeholder:"URL" help:"Base URL of the API, instead of --region."`
-	APIInsecure    bool          `name:"api-insecure" help:"Allow plain HTTP to hosts other than localhost."`
-	SDKAppID       int           `name:"sdk-app-id" placeholder:"N" help:"SDKAppID of the app."`
-	Identifier     string        `default:"administrator" help:"Administrator account used to sign requests (UserSig identifier)."`
-	SecretKeyFile  string        `placeholder:"FILE" help:"File with the app's secret key, read again when it changes; or set $$ENRICHER_SECRET_KEY."`
-	APITimeout     time.Duration `name:"api-timeout" default:"5s" help:"Timeout of one API request; must exceed 3s."`
-	APIConcurrency int           `name:"api-concurrency" default:"256" help:"Maximum number of concurrent API requests."`
-
-	Client *fetch.Client `kong:"-"` // set by Check
-}
-
-// Check implements Checker. It makes the client if no problem is known, neither
-// with these flags nor with any checked before.
-func (f *APIFlags) Check(src *Sources) {
-	base := f.APIURL
-	switch region, url := src.rank("region"), src.rank("api-url"); {
-	case f.Region == "" || f.APIURL == "": // nothing to choose
-	case region > url:
-		f.APIURL = ""
-	case url > region:
-		f.Region, base = "", f.APIURL
-	}
-	switch {
-	case f.Region != "" && f.APIURL != "":
-		src.Problem("region", "conflicts with --api-url; set only one")
-	case f.Region != "":
-		var err error
-		if base, err = fetch.RegionURL(f.Region); err != nil {
-			src.Problem("region", "%v", err)
-		}
-	case f.APIURL == "":
-		src.Problem("region", "must be given (%s), or use --api-url", strings.Join(fetch.Regions(), ", "))
-	}
-	if f.SDKAppID < 1 || f.SDKAppID > math.MaxUint32 {
-		src.Problem("sdk-app-id", "must be given: a number from 1 to %d", uint32(math.MaxUint32))
-	}
-	src.Required("identifier", f.Identifier)
-	if f.APITimeout <= 3*time.Second {
-		src.Problem("api-timeout", "%v is too short: the API itself gives up after 3s, so the timeout must be longer", f.APITimeout)
-	}
-	if f.APIConcurrency < 1 {
-		src.Problem("api-concurrency", "must be at least 1")
-	}
-	key := f.key(src)
-	if src.problems != nil {
-		return
-	}
-	var err error
-	f.Client, err = fetch.NewClient(fetch.ClientConfig{
-		BaseURL: base, Insecure: f.APIInsecure, SDKAppID: f.SDKAppID, Identifier: f.Identifier,
-		Key: key, Timeout: f.APITimeout, Concurrency: f.APIConcurrency, UserAgent: src.userAgent,
-	})
-	if err != nil { // everything but the URL has been checked
-		for _, e := range hint.Split(err) {
-			src.problems = append(src.problems, problem{"api-url", strings.TrimPrefix(e.Error(), "base URL: ")})
-		}
-	}
-}
-
-func (f *APIFlags) key(src *Sources) *fetch.SecretKey {
-	var key *fetch.SecretKey
-	var err error
-	switch {
-	case f.SecretKeyFile != "" && src.secretKey != "":
-		err = errors.New("conflicts with $" + envSecretKey + "; set only one")
-	case f.SecretKeyFile != "":
-		key, err = fetch.KeyFromFile(f.SecretKeyFile)
-	case src.secretKey != "":
-		key, err = fetch.KeyFromValue(fetch.NewSecret(src.secretKey))
-	default:
-		err = errors.New("must be given, or set $" + envSecretKey)
-	}
-	if err != nil {
-		src.Problem("secret-key-file", "%s", strings.TrimPrefix(err.Error(), "secret key: "))
-	}
-	return key
 }
 
 // RateFlags configure the rate limiter.

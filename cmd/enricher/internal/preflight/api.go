@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"enricher/cmd/enricher/internal/hint"
 	"enricher/fetch"
 )
 
@@ -30,16 +31,20 @@ func (r *run) api(ctx context.Context) {
 }
 
 func (r *run) judgeReach(p *fetch.ProbeResult) {
+	over := p.TLS
+	if p.Proxy != "" {
+		over += " through the proxy " + p.Proxy
+	}
 	switch left := time.Until(p.CertificateEnds); {
 	case !p.Responded:
-		r.add(checkAPI, p.Host, Fatal, "no response: "+p.Response.Message, "check --region or --api-url, DNS, and firewalls on the path")
+		r.add(checkAPI, p.Host, Fatal, "no response: "+p.Response.Message, hint.NoResponse(&p.Response, p.Proxy))
 	case p.TLS == "":
 		r.ok(checkAPI, p.Host, "responds over plain HTTP")
 	case left < certificateNotice:
-		r.add(checkAPI, p.Host, Warning, fmt.Sprintf("responds over %s; its certificate expires on %s", p.TLS, p.CertificateEnds.UTC().Format(time.DateOnly)),
-			"if it is your own proxy, renew its certificate")
+		r.add(checkAPI, p.Host, Warning, fmt.Sprintf("responds over %s; its certificate expires on %s", over, p.CertificateEnds.UTC().Format(time.DateOnly)),
+			"if it is your own gateway, renew its certificate")
 	default:
-		r.ok(checkAPI, p.Host, "responds over %s", p.TLS)
+		r.ok(checkAPI, p.Host, "responds over %s", over)
 	}
 }
 

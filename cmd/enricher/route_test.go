@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http/httptest"
+	"os"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"enricher/fetch/fetchtest"
+)
+
+// secureAPI starts a simulated API with TLS, writes its certificate to ca.pem, and
+// sets $API_HOST and $FILTERED_HOST: behind the latter, a connection whose first
+// message is larger than one packet goes silent.
+func secureAPI(ts *testscript.TestScript, _ bool, _ []string) {
+	sim := fetchtest.New(fetchtest.Config{})
+	*ts.Value(simulator{}).(**fetchtest.API) = sim
+	sim.Never("never")
+	server := httptest.NewUnstartedServer(sim)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	ts.Defer(server.Close)
+	host := strings.TrimPrefix(server.URL, "https://")
+	ts.Setenv("API_HOST", host)
+	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
+	ts.Setenv("FILTERED_HOST", l.Addr().String())
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go passSmall(conn, host)
+		}
+	}()
+}
+
+// passSmall connects a client with a server unless its first message is large.
+func passSmall(conn net.Conn, host string) {
+	defer conn.Close()
+	first := make([]byte, 4096)
+	n, err := conn.Read(first)
+	if err != nil {
+		return
+	}
+	if n > 1460 { // the payload of a packet on Ethernet
+		_, _ = io.Copy(io.Discard, conn)
+		return
+	}
+	server, err := net.Dial("tcp", host)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	if _, err := server.Write(first[:n]); err != nil {
+		return
+	}
+	go func() { _, _ = io.Copy(server, conn) }()
+	_, _ = io.Copy(conn, server)
+}
+
+// startProxy starts a proxy that requires a user and a password, connects every
+// client with $API_HOST, and sets $PROXY_HOST.
+func startProxy(ts *testscript.TestScript, _ bool, args []string) {
+	server, err := fetchtest.Listen(&fetchtest.Proxy{User: args[0], Password: args[1], Target: ts.Getenv("API_HOST")})
+	ts.Check(err)
+	ts.Defer(func() { _ = server.Close() })
+	ts.Setenv("PROXY_HOST", strings.TrimPrefix(server.URL, "http://"))
+}
