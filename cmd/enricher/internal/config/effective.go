@@ -71,6 +71,11 @@ func shown(f *kong.Flag, value any) any {
 		if name, _, ok := strings.Cut(s, "="); ok && f.PlaceHolder == "NAME=VALUE" {
 			return name + "=" + hidden
 		}
+		if f.PlaceHolder == "URL" && !strings.Contains(s, "://") { // a proxy's may lack the scheme
+			if i := strings.LastIndexByte(s, '@'); i >= 0 {
+				s = hidden + s[i:]
+			}
+		}
 		return query.ReplaceAllString(userInfo.ReplaceAllString(s, "://"+hidden+"@"), "${1}"+hidden)
 	}
 	switch value := value.(type) {
