@@ -279,3 +279,32 @@ func transactionTimesOut(key kmsg.Key, delay func(wait func()) *kafkaproxy.Actio
 		}
 	}
 }
+
+// TestOffsetsAreCommittedByTopicID where the brokers support it (KIP-1319), and by
+// name in clusters with an older transaction.version.
+func TestOffsetsAreCommittedByTopicID(t *testing.T) {
+	for version, want := range map[int16]int16{0: 4, 2: 6} {
+		t.Run(fmt.Sprint("transaction version ", version), func(t *testing.T) {
+			inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+				e.setTransactionVersion(version)
+				id := e.topicID()
+				var commits atomic.Int64
+				e.Cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Observe: true, Count: -1, When: func(r kmsg.Request) bool {
+					commits.Add(1)
+					req := r.(*kmsg.TxnOffsetCommitRequest)
+					if req.Version != want || version == 2 && (len(req.Topics) != 1 || req.Topics[0].TopicID != id) {
+						t.Errorf("version %d, topics %v", req.Version, req.Topics)
+					}
+					return false
+				}})
+				e.Start("a")
+				e.FeedCalls("c", 2*partitions)
+				e.Await(time.Minute)
+				e.Check()
+				if commits.Load() == 0 {
+					t.Error("no commit was seen: this test shows nothing")
+				}
+			})
+		})
+	}
+}
