@@ -32,9 +32,18 @@ func TestReadinessNamesTheKafkaError(t *testing.T) {
 		"password": {
 			change: func(c *consumer.Config) {
 				kafka := c.Kafka
-				c.Kafka = func() []kgo.Opt { return append(kafka(), kgo.SASL(badPassword{})) }
+				c.Kafka = func() []kgo.Opt { return append(kafka(), kgo.SASL(badLogin{kerr.SaslAuthenticationFailed})) }
 			},
 			reason: "SASL_AUTHENTICATION_FAILED", kind: "authentication",
+		},
+		"credential": {
+			change: func(c *consumer.Config) {
+				kafka := c.Kafka
+				c.Kafka = func() []kgo.Opt {
+					return append(kafka(), kgo.SASL(badLogin{fmt.Errorf("%w: no token", consumer.ErrCredential)}))
+				}
+			},
+			reason: "no token", kind: "authentication",
 		},
 		"assignor": {
 			before: func(e *env) {
@@ -73,11 +82,11 @@ func TestReadinessNamesTheKafkaError(t *testing.T) {
 	}
 }
 
-// badPassword is SASL with a password that the broker does not accept.
-type badPassword struct{}
+// badLogin is SASL that fails.
+type badLogin struct{ err error }
 
-func (badPassword) Name() string { return "PLAIN" }
+func (badLogin) Name() string { return "PLAIN" }
 
-func (badPassword) Authenticate(context.Context, string) (sasl.Session, []byte, error) {
-	return nil, nil, kerr.SaslAuthenticationFailed
+func (l badLogin) Authenticate(context.Context, string) (sasl.Session, []byte, error) {
+	return nil, nil, l.err
 }

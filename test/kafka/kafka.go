@@ -65,6 +65,8 @@ type Config struct {
 	// Secured adds a listener with TLS and SCRAM to every broker. On it only
 	// SuperUser may do what no ACL allows.
 	Secured bool
+	// JavaOptions are given to the brokers' processes.
+	JavaOptions []string
 	// Listeners are further plain-text listeners, by name, with the address that
 	// each node advertises there instead of its own: that of a proxy.
 	Listeners map[string][]string
@@ -77,9 +79,10 @@ type Cluster struct {
 	// Listeners are the addresses of the listeners of Config, by name and node.
 	Listeners map[string][]string
 
-	dir   string
-	jars  string
-	nodes []*node
+	dir     string
+	jars    string
+	options []string
+	nodes   []*node
 }
 
 type node struct {
@@ -146,7 +149,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{dir: dir, jars: jars}
+	c := &Cluster{dir: dir, jars: jars, options: cfg.JavaOptions}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Stop())
@@ -260,7 +263,7 @@ func (c *Cluster) Data(i int) string { return filepath.Join(c.nodes[i].dir, "dat
 func (n *node) properties() string { return filepath.Join(n.dir, "server.properties") }
 
 func (c *Cluster) java(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "java", append([]string{"-Xms256m", "-Xmx1g", "-cp", filepath.Join(c.jars, "*")}, args...)...)
+	return exec.CommandContext(ctx, "java", slices.Concat([]string{"-Xms256m", "-Xmx1g"}, c.options, []string{"-cp", filepath.Join(c.jars, "*")}, args)...)
 }
 
 // Run starts node i, which must not be running.

@@ -39,35 +39,41 @@ func secure(dir string) (*Secured, error) {
 		Cert: filepath.Join(dir, "client.pem"), Key: filepath.Join(dir, "client-key.pem"),
 		keystore: filepath.Join(dir, "broker.pem"),
 	}
-	ca, err := newCertificate(&x509.Certificate{
+	return s, s.Renew(24 * time.Hour)
+}
+
+// Renew replaces the authority, all certificates and their keys by others that live
+// for a time. A broker uses them when it is started again.
+func (s *Secured) Renew(life time.Duration) error {
+	ca, err := newCertificate(life, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	broker, err := newCertificate(&x509.Certificate{
+	broker, err := newCertificate(life, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "broker"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	client, err := newCertificate(&x509.Certificate{
+	client, err := newCertificate(life, &x509.Certificate{
 		Subject:  pkix.Name{CommonName: "client"},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, ca)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for file, content := range map[string][]byte{
 		s.CA: ca.certPEM, s.Cert: client.certPEM, s.Key: client.keyPEM,
 		s.keystore: bytes.Join([][]byte{broker.keyPEM, broker.certPEM}, nil),
 	} {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // properties returns those of a broker whose secured listener has the address.
@@ -94,13 +100,13 @@ type certificate struct {
 
 // newCertificate creates a certificate from a template; signer nil: a self-signed
 // one.
-func newCertificate(template *x509.Certificate, signer *certificate) (*certificate, error) {
+func newCertificate(life time.Duration, template *x509.Certificate, signer *certificate) (*certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(life)
 	parent, parentKey := template, key
 	if signer != nil {
 		parent, parentKey = signer.cert, signer.key

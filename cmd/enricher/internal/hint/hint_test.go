@@ -1,8 +1,11 @@
 package hint
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -11,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"enricher/cmd/enricher/internal/credentials"
 	"enricher/consumer"
 	"enricher/consumer/session"
 	"enricher/producer"
@@ -71,6 +75,35 @@ func TestRefusedOutputNamesItsFlag(t *testing.T) {
 	})
 	if !strings.Contains(all[0], "--compression") || !strings.Contains(all[1], "settings and permissions") {
 		t.Errorf("readiness: %q", all)
+	}
+}
+
+// TestFailedLoginNamesItsRemedy wherever the error appears.
+func TestFailedLoginNamesItsRemedy(t *testing.T) {
+	credential := func(flag string) error { return &credentials.Error{Flag: flag, Text: "x"} }
+	for want, err := range map[string]error{
+		"check --oauth-client-id and the file of --oauth-client-secret-file": credential("oauth-client-secret-file"),
+		"check --oauth-token-url and the network":                            credential("oauth-token-url"),
+		"check --oauth-scope":                                                   credential("oauth-scope"),
+		"check the program that replaces the token":                             credential("oauth-token-file"),
+		"give this process an AWS role or credentials":                          credential("sasl-mechanism"),
+		"replace the file":                                                      credential("sasl-password-file"),
+		"check which issuer, audience and scope":                                &credentials.Error{Flag: "oauth-token-url", Rejected: true},
+		"check the login that --sasl-mechanism uses":                            kerr.SaslAuthenticationFailed,
+		"check --sasl-mechanism and the broker's":                               kerr.UnsupportedSaslMechanism,
+		"put the certificate of the brokers' issuer into the file of --tls-ca":  &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
+		"put a certificate that the brokers trust into the files of --tls-cert": &net.OpError{Op: "remote error", Err: errors.New("tls: expired certificate")},
+		"check --brokers and the network":                                       errors.New("no route"),
+	} {
+		for _, reason := range []string{consumer.ReasonKafka, consumer.ReasonNotInGroup} {
+			got := Conditions([]consumer.Condition{{Reason: reason, Detail: "x", Err: fmt.Errorf("broker 1: %w", err)}})
+			if !strings.Contains(got[0], "; "+want) {
+				t.Errorf("%v: readiness says %q, want %q", err, got[0], want)
+			}
+		}
+		if got := Connection(err); !strings.Contains(got, want) {
+			t.Errorf("%v has the hint %q, want %q", err, got, want)
+		}
 	}
 }
 
