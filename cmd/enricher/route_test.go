@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"log"
@@ -14,7 +15,8 @@ import (
 	"enricher/fetch/fetchtest"
 )
 
-// secureAPI starts a simulated API with TLS, writes its certificate to ca.pem, and
+// secureAPI starts a simulated API with TLS, writes its certificate to ca.pem and the key
+// to ca-key.pem, and
 // sets $API_HOST and $FILTERED_HOST: behind the latter, a connection whose first
 // message is larger than one packet goes silent.
 func secureAPI(ts *testscript.TestScript, _ bool, _ []string) {
@@ -28,6 +30,9 @@ func secureAPI(ts *testscript.TestScript, _ bool, _ []string) {
 	host := strings.TrimPrefix(server.URL, "https://")
 	ts.Setenv("API_HOST", host)
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("ca-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)

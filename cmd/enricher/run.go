@@ -51,7 +51,10 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 	defer c.watchCredentials(ctx)()
 	s.metrics.ExposeDroppedLines(c.LogSink.Dropped)
 	s.status.set("starting")
-	server, err := admin.Listen(c.AdminAddr, admin.Handler(s.alive, s.ready, s.warnings, s.metrics))
+	server, err := admin.Listen(admin.Config{
+		Addr: c.AdminAddr, WebConfigFile: c.WebConfigFile, Profiles: c.AdminPprof,
+		Alive: s.alive, Ready: s.ready, Warnings: s.warnings, Metrics: s.metrics, Log: c.Log,
+	})
 	if err != nil {
 		return fmt.Errorf("--admin-addr: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/exporter-toolkit/web"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -178,10 +179,12 @@ func (src *Sources) atLeast(flag string, value, least int64, text string) {
 // ProcessFlags configure the process: its admin server, shutdown and log, which
 // goes to standard error.
 type ProcessFlags struct {
-	AdminAddr    string        `default:"127.0.0.1:9464" help:"Address of /livez, /readyz and /metrics."`
-	DrainTimeout time.Duration `default:"20s" help:"Maximum duration of a graceful shutdown."`
-	LogLevel     string        `default:"info" values:"debug,info,warn,error" help:"debug, info, warn or error."`
-	LogFormat    string        `default:"json" values:"json,console" help:"json or console."`
+	AdminAddr     string        `default:"127.0.0.1:9464" help:"Address of /livez, /readyz and /metrics."`
+	WebConfigFile string        `placeholder:"FILE" help:"File with certificates and logins for --admin-addr, as Prometheus exporters have it."`
+	AdminPprof    bool          `help:"Serve Go's profiles at /debug/pprof."`
+	DrainTimeout  time.Duration `default:"20s" help:"Maximum duration of a graceful shutdown."`
+	LogLevel      string        `default:"info" values:"debug,info,warn,error" help:"debug, info, warn or error."`
+	LogFormat     string        `default:"json" values:"json,console" help:"json or console."`
 
 	Log     *zap.Logger   `kong:"-"` // set by Check
 	LogSink *logsink.Sink `kong:"-"` // where Log writes to; set by Check
@@ -190,6 +193,10 @@ type ProcessFlags struct {
 // Check implements Checker.
 func (f *ProcessFlags) Check(src *Sources) {
 	src.Required("admin-addr", f.AdminAddr)
+	if err := web.Validate(f.WebConfigFile); err != nil {
+		text := strings.Join(strings.Fields(err.Error()), " ") // of several lines
+		src.Problem("web-config-file", "%s: %s; see the web configuration of prometheus/exporter-toolkit", f.WebConfigFile, text)
+	}
 	src.atLeast("drain-timeout", int64(f.DrainTimeout), int64(time.Second), "1s")
 	src.OneOf("log-level", strings.ToLower(f.LogLevel))
 	src.OneOf("log-format", f.LogFormat)

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
 
 	"enricher/cmd/enricher/internal/admin"
 	"enricher/cmd/enricher/internal/config"
@@ -121,7 +122,7 @@ func (c *Command) play(ctx context.Context, s settings, feed *feeder, v *view, a
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
 	if c.Admin != "" {
-		server, listenErr := admin.Listen(c.Admin, admin.Handler(a.alive, a.ready, a.warnings, a.metrics))
+		server, listenErr := admin.Listen(admin.Config{Addr: c.Admin, Alive: a.alive, Ready: a.ready, Warnings: a.warnings, Metrics: a.metrics, Log: zap.NewNop()})
 		if listenErr != nil {
 			return fmt.Errorf("--admin-addr: %w", listenErr)
 		}
