@@ -78,14 +78,15 @@ func TestKafkaReplaySurvivesKill(t *testing.T) {
 	for inside < 5 && e.fed < 100_000 {
 		e.feed(10_000)
 		for killed := true; killed; {
+			before := e.openTransaction() // of the replay killed last, perhaps
 			c := e.spawn()
-			e.awaitTransaction(c)
+			e.awaitTransaction(c, before)
 			timer := time.AfterFunc(time.Duration(rng.IntN(30))*time.Millisecond, c.kill)
 			killed = c.wait(t)
 			timer.Stop()
 			if killed {
 				kills++
-				if e.inTransaction() {
+				if open := e.openTransaction(); open != none && open != before {
 					inside++
 				}
 			}
@@ -98,25 +99,41 @@ func TestKafkaReplaySurvivesKill(t *testing.T) {
 	e.checkReplayed(all)
 }
 
-// awaitTransaction waits until a replay is inside a transaction, or has ended.
-func (e *env) awaitTransaction(c *childInstance) {
-	for len(c.exit) == 0 && !e.inTransaction() {
+// transaction identifies an open transaction: each has an epoch of its own.
+type transaction struct {
+	producer int64
+	epoch    int16
+}
+
+// none is a transaction that no producer has.
+var none = transaction{-1, -1}
+
+// awaitTransaction waits until a replay is inside a transaction, which is another one
+// than before, or has ended.
+func (e *env) awaitTransaction(c *childInstance, before transaction) {
+	for len(c.exit) == 0 {
+		if open := e.openTransaction(); open != none && open != before {
+			return
+		}
 		<-time.After(time.Millisecond)
 	}
 }
 
-// inTransaction reports whether the broker has an open transaction of a replay.
-func (e *env) inTransaction() bool {
+// openTransaction returns the transaction of a replay that the broker has open.
+func (e *env) openTransaction() transaction {
 	e.t.Helper()
 	id := replay.TransactionalID(deadTopic)
-	open, err := e.admin().DescribeTransactions(context.Background(), id)
+	described, err := e.admin().DescribeTransactions(context.Background(), id)
 	if errors.Is(err, kerr.CoordinatorNotAvailable) {
-		return false // a new broker creates its transaction topic for the first transaction
+		return none // a new broker creates its transaction topic for the first transaction
 	}
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	return open[id].State == "Ongoing"
+	if d := described[id]; d.State == "Ongoing" {
+		return transaction{d.ProducerID, d.ProducerEpoch}
+	}
+	return none
 }
 
 // TestKafkaSecondReplayFencesFirst starts a second replay while the first one runs.
