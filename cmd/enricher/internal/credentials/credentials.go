@@ -47,6 +47,8 @@ type Error struct {
 	Text string
 	// Rejected: the credential was obtained, and the broker rejected it.
 	Rejected bool
+	// Transient: what failed may succeed within seconds.
+	Transient bool
 }
 
 // Error returns the flag and the facts.
@@ -55,9 +57,9 @@ func (e *Error) Error() string { return "--" + e.Flag + ": " + e.Text }
 // Is makes the pipeline count the error as one of authentication.
 func (*Error) Is(target error) bool { return target == consumer.ErrCredential }
 
-// Temporary makes the Kafka client repeat a request that failed for lack of a
-// credential.
-func (*Error) Temporary() bool { return true }
+// Temporary makes the Kafka client repeat a request that failed for a transient
+// lack of a credential.
+func (e *Error) Temporary() bool { return e.Transient }
 
 // Options returns the options for a Kafka client.
 func (c *Credentials) Options(useTLS bool) []kgo.Opt {

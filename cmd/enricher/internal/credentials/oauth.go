@@ -143,17 +143,23 @@ func (e *endpoint) explain(err error) *Error {
 			response.Response.StatusCode == http.StatusUnauthorized:
 			flag = "oauth-client-secret-file"
 		}
-		return &Error{Flag: flag, Text: text}
+		return &Error{Flag: flag, Text: text, Transient: response.Response.StatusCode >= 500}
 	case errors.As(err, &request) && request.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return e.at(fmt.Sprintf("no response within %v", renewTimeout))
+		return e.unreachable(fmt.Sprintf("no response within %v", renewTimeout))
 	case errors.As(err, &request):
-		return e.at(e.clean(request.Err.Error()))
+		return e.unreachable(e.clean(request.Err.Error()))
 	}
 	return e.at("the response is not one of a token endpoint")
 }
 
 func (e *endpoint) at(text string) *Error {
 	return &Error{Flag: "oauth-token-url", Text: e.config.TokenURL + ": " + text}
+}
+
+func (e *endpoint) unreachable(text string) *Error {
+	err := e.at(text)
+	err.Transient = true
+	return err
 }
 
 func (e *endpoint) clean(text string) string {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,9 @@ func TestTokenEndpointFails(t *testing.T) {
 			}
 			if strings.ContainsAny(got.Text, "\r\n") {
 				t.Errorf("more than one line: %q", got.Text)
+			}
+			if transient := slices.Contains([]string{"unavailable", "connection lost", "no response"}, name); got.Temporary() != transient {
+				t.Errorf("transient: %v", got.Temporary())
 			}
 			assertNoLeak(t, err.Error())
 			if errors.Unwrap(err) != nil {
