@@ -47,7 +47,7 @@ type route struct {
 // onRoute runs a test in virtual time.
 func onRoute(t *testing.T, test func(*testing.T, *route)) {
 	synctest.Test(t, func(t *testing.T) {
-		api := fetchtest.New(fetchtest.Config{Latency: func(string) time.Duration { return 100 * time.Millisecond }})
+		api := fetchtest.New(fetchtest.Config{Latency: func(string) time.Duration { return 250 * time.Millisecond }})
 		r := &route{api: api, a: counted{Handler: api}, b: counted{Handler: api}}
 		r.Serve("a", &r.a)
 		r.Serve("b", &r.b)
@@ -144,14 +144,14 @@ func TestFailingAddressIsLeft(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onRoute(t, func(t *testing.T, r *route) {
-				r.work(t, 2*time.Second)
-				fail(r)
-				var failing sync.WaitGroup
-				for i := range 20 { // over all idle connections
-					failing.Go(func() { send(t, r.client, r.api, fmt.Sprintf("failing-%d", i)) })
+				var warm sync.WaitGroup
+				for i := range 20 { // that many connections
+					warm.Go(func() { send(t, r.client, r.api, fmt.Sprintf("warm-%d", i)) })
 				}
-				failing.Wait()
-				for range 5 {
+				warm.Wait()
+				fail(r)
+				time.Sleep(time.Second) // see recentlyGood
+				for range 2 {
 					send(t, r.client, r.api, "probe")
 					time.Sleep(time.Second)
 				}
@@ -179,7 +179,7 @@ func TestSingleFailuresKeepConnections(t *testing.T) {
 		before := r.Dials("a")
 		var failing sync.WaitGroup
 		failing.Go(func() {
-			for range 90 {
+			for range 36 {
 				r.api.Script("bad", fetchtest.Code(101001))
 				send(t, r.client, r.api, "bad")
 			}
