@@ -63,7 +63,7 @@ func (n *Network) Serve(address string, h http.Handler) {
 	}
 	n.servers[address] = s
 	if n.TLS == nil {
-		go func() { _ = s.Server.Serve(s) }()
+		go func() { _ = s.Serve(s) }()
 		return
 	}
 	s.TLSConfig = n.TLS

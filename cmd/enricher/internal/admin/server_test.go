@@ -89,7 +89,10 @@ func TestHeldConnectionsKeepNoProbeOut(t *testing.T) {
 		"half a header": func(c net.Conn) { _, _ = io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost:") },
 		"idle": func(c net.Conn) {
 			_, _ = io.WriteString(c, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-			_, _ = http.ReadResponse(bufio.NewReader(c), nil)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
