@@ -16,11 +16,11 @@ import (
 	"enricher/producer/replay"
 )
 
-// TestReplaySurvivesKill kills replays of 10,000 dead letters at a random request of
+// TestReplaySurvivesKill kills replays of 3,000 dead letters at a random request of
 // a transaction, before or after the broker processes that request.
 func TestReplaySurvivesKill(t *testing.T) {
 	e := newEnv(t)
-	e.feed(10_000)
+	e.feed(3_000)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
