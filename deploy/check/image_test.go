@@ -20,8 +20,10 @@ import (
 
 // stages parses the Dockerfile as BuildKit does, and reports the findings of all
 // its lint rules as an error.
-func stages() ([]instructions.Stage, error) {
-	text, err := os.ReadFile(deploy + "/Dockerfile")
+func stages() ([]instructions.Stage, error) { return stagesOf(deploy + "/Dockerfile") }
+
+func stagesOf(path string) ([]instructions.Stage, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
