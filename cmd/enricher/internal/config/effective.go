@@ -57,10 +57,11 @@ func (src *Sources) origin(kctx *kong.Context, f *kong.Flag) string {
 	return "default"
 }
 
-// userInfo is the part of a URL in which a password may be, and query the one in
-// which a token may be.
+// userInfo is the part of a URL in which a password may be: all that is before the
+// host of a URL with a scheme, and without one what has a colon, unlike me@example.com.
+// query is the part in which a token may be.
 var (
-	userInfo = regexp.MustCompile(`://.*@`)
+	userInfo = regexp.MustCompile(`://.*@|^[^@]*:.*@`)
 	query    = regexp.MustCompile(`(://[^?]*[?]).*`)
 )
 
@@ -68,7 +69,11 @@ var (
 // values of a flag that takes pairs.
 func shown(f *kong.Flag, value any) any {
 	show := func(s string) string {
-		if name, _, ok := strings.Cut(s, "="); ok && f.PlaceHolder == "NAME=VALUE" {
+		if f.PlaceHolder == "NAME=VALUE" {
+			name, _, ok := strings.Cut(s, "=")
+			if !ok { // what follows a comma in a value
+				return hidden
+			}
 			return name + "=" + hidden
 		}
 		if f.PlaceHolder == "URL" && !strings.Contains(s, "://") { // a proxy's may lack the scheme
@@ -76,7 +81,13 @@ func shown(f *kong.Flag, value any) any {
 				s = hidden + s[i:]
 			}
 		}
-		return query.ReplaceAllString(userInfo.ReplaceAllString(s, "://"+hidden+"@"), "${1}"+hidden)
+		s = userInfo.ReplaceAllStringFunc(s, func(info string) string {
+			if scheme, _, ok := strings.Cut(info, "://"); ok {
+				return scheme + "://" + hidden + "@"
+			}
+			return hidden + "@"
+		})
+		return query.ReplaceAllString(s, "${1}"+hidden)
 	}
 	switch value := value.(type) {
 	case string:
