@@ -187,7 +187,7 @@ func TestKafkaShortLivedCredentials(t *testing.T) {
 
 	tokens.setDown(true)
 	admin.await(tokenLife, 200, "--oauth-client-secret-file: cannot be renewed, and expires at ")
-	const cause = "--oauth-client-secret-file: the token endpoint responded with 401 Unauthorized, invalid_client (not [redacted]); check --oauth-client-id"
+	cause := "--oauth-client-secret-file: the token endpoint responded with 401 " + http.StatusText(http.StatusUnauthorized) + ", invalid_client (not [redacted]); check --oauth-client-id"
 	admin.await(tokenLife+30*time.Second, 503, cause)
 	e.FeedCall(0, "waits")
 	tokens.setDown(false)

@@ -65,7 +65,7 @@ func TestFailedLoginIsOneLine(t *testing.T) {
 			if strings.Contains(text, secret) || strings.Contains(text, fetchtest.DemoKey) {
 				t.Errorf("a secret leaks:\n%s", text)
 			}
-			const fact = "--oauth-client-secret-file: the token endpoint responded with 401 Unauthorized, invalid_client ([redacted])"
+			fact := "--oauth-client-secret-file: the token endpoint responded with 401 " + http.StatusText(http.StatusUnauthorized) + ", invalid_client ([redacted])"
 			const remedy = "check --oauth-client-id and the file of --oauth-client-secret-file"
 			if strings.Count(text, fact) != 1 || strings.Count(text, remedy) != 1 {
 				t.Errorf("%q and %q must be there once:\n%s", fact, remedy, text)

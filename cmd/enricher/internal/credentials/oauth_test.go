@@ -50,13 +50,13 @@ func TestTokenEndpointFails(t *testing.T) {
 	}{
 		"wrong secret": {
 			respond(401, json, `{"error":"invalid_client","error_description":"`+clientSecret+` is not\nright"}`),
-			"oauth-client-secret-file", "401 Unauthorized, invalid_client ([redacted] is not right)",
+			"oauth-client-secret-file", "401 " + http.StatusText(http.StatusUnauthorized) + ", invalid_client ([redacted] is not right)",
 		},
 		"wrong secret, encoded": {
 			respond(400, json, `{"error":"invalid_client","error_description":"`+url.QueryEscape(clientSecret)+`"}`),
 			"oauth-client-secret-file", "invalid_client ([redacted])",
 		},
-		"401 without a reason": {respond(401, html, planted), "oauth-client-secret-file", "401 Unauthorized"},
+		"401 without a reason": {respond(401, html, planted), "oauth-client-secret-file", "responded with 401"},
 		"scope":                {respond(400, json, `{"error":"invalid_scope"}`), "oauth-scope", "invalid_scope"},
 		"not found":            {respond(404, html, "<html>"+planted), "oauth-token-url", "404 Not Found"},
 		"unavailable":          {respond(503, html, "<html>"+planted), "oauth-token-url", "503 Service Unavailable"},
