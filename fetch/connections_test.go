@@ -47,7 +47,7 @@ type route struct {
 // onRoute runs a test in virtual time.
 func onRoute(t *testing.T, test func(*testing.T, *route)) {
 	synctest.Test(t, func(t *testing.T) {
-		api := fetchtest.New(fetchtest.Config{Latency: func(string) time.Duration { return 250 * time.Millisecond }})
+		api := fetchtest.New(fetchtest.Config{Latency: func(string) time.Duration { return 500 * time.Millisecond }})
 		r := &route{api: api, a: counted{Handler: api}, b: counted{Handler: api}}
 		r.Serve("a", &r.a)
 		r.Serve("b", &r.b)
@@ -63,7 +63,7 @@ func (r *route) work(t *testing.T, length time.Duration) {
 	t.Helper()
 	end := time.Now().Add(length)
 	var workers sync.WaitGroup
-	for n := range 5 {
+	for n := range 3 {
 		workers.Go(func() {
 			for i := 0; time.Now().Before(end); i++ {
 				if resp := r.client.Lookup(t.Context(), fmt.Sprintf("%d-%d", n, i), nil); resp.Verdict != fetch.Found {
@@ -107,8 +107,8 @@ func TestBusyConnectionsEnd(t *testing.T) {
 				t.Errorf("%s: a request came over a connection of %v, want up to %v", name, oldest, maxAge)
 			}
 		}
-		// Five workers and six generations; connections are not made for each request.
-		if n := r.Dials("a") + r.Dials("b"); n > 5*7 {
+		// Three workers and six generations; connections are not made for each request.
+		if n := r.Dials("a") + r.Dials("b"); n > 3*7 {
 			t.Errorf("%d connections for %d requests", n, r.a.requests.Load()+r.b.requests.Load())
 		}
 	})
@@ -179,7 +179,7 @@ func TestSingleFailuresKeepConnections(t *testing.T) {
 		before := r.Dials("a")
 		var failing sync.WaitGroup
 		failing.Go(func() {
-			for range 36 {
+			for range 18 {
 				r.api.Script("bad", fetchtest.Code(101001))
 				send(t, r.client, r.api, "bad")
 			}
