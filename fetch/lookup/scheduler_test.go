@@ -103,7 +103,7 @@ func TestDropForgetsEventsOfAnAssignment(t *testing.T) {
 // A partition that is given up waits for its requests in flight and for nothing
 // else.
 func TestDrainAssignments(t *testing.T) {
-	isDone := func(e *env, done <-chan struct{}) bool {
+	isDone := func(done <-chan struct{}) bool {
 		synctest.Wait()
 		select {
 		case <-done:
@@ -119,11 +119,11 @@ func TestDrainAssignments(t *testing.T) {
 		e.event("kept", 0, 2)
 		e.run(500 * time.Millisecond)
 		done := e.DrainAssignments(1, 3)
-		if isDone(e, done) {
+		if isDone(done) {
 			e.t.Error("drained while a request is in flight")
 		}
 		e.expect("outcomes", e.run(500*time.Millisecond), "in flight miss@1")
-		if !isDone(e, done) {
+		if !isDone(done) {
 			e.t.Error("not drained after the response")
 		}
 		e.expect("outcomes", e.run(time.Minute), "in flight miss@1", "kept miss@6")
@@ -137,13 +137,13 @@ func TestDrainAssignments(t *testing.T) {
 		done := e.DrainAssignments(1)
 		e.expect("outcomes", e.run(time.Minute))
 		e.expectRequests("call@0")
-		if !isDone(e, done) || len(e.calls) > 0 {
+		if !isDone(done) || len(e.calls) > 0 {
 			e.t.Errorf("not drained; %d calls", len(e.calls))
 		}
 	})
 	spec(t, "nothing in flight", func(e *env) {
 		e.event("call", 0, 1)
-		if done := e.DrainAssignments(1); !isDone(e, done) {
+		if done := e.DrainAssignments(1); !isDone(done) {
 			e.t.Error("not drained")
 		}
 	})
@@ -155,7 +155,7 @@ func TestDrainAssignments(t *testing.T) {
 		e.run(500 * time.Millisecond)
 		done := e.DrainAssignments(1)
 		outcomes := e.run(time.Minute)
-		if len(outcomes) != 1 || !isDone(e, done) {
+		if len(outcomes) != 1 || !isDone(done) {
 			e.t.Errorf("outcomes %q", outcomes)
 		}
 	})
