@@ -294,12 +294,14 @@ func (s *randomScenario) apiOutage() {
 }
 
 // unreadableEvents feeds a partition more malformed events in a row than become dead
-// letters at once.
+// letters at once, and then one that can be parsed, without which it stays blocked.
 func (s *randomScenario) unreadableEvents() {
 	p := int32(s.rng.IntN(partitions))
 	for _, m := range malformedEvents(2 * unproven) {
 		s.Feed(p, m)
 	}
+	s.pauseUpTo(5 * time.Second)
+	s.FeedCall(p, "parsable-"+strconv.Itoa(s.Fed))
 }
 
 // explain prints the state of the running instance.
