@@ -188,3 +188,19 @@ func TestChartAddsExtras(t *testing.T) {
 		t.Errorf("the account has no annotation, or another name: %v", account.ObjectMeta)
 	}
 }
+
+// The probes and Prometheus reach an admin port with certificates.
+func TestChartAdminScheme(t *testing.T) {
+	for _, want := range []core.URIScheme{core.URISchemeHTTP, core.URISchemeHTTPS} {
+		o := render(t, "everything", "--set=adminScheme="+string(want))
+		c := podOf(o).Spec.Containers[0]
+		for name, got := range map[string]core.URIScheme{
+			"liveness": c.LivenessProbe.HTTPGet.Scheme, "readiness": c.ReadinessProbe.HTTPGet.Scheme,
+			"Prometheus": core.URIScheme(strings.ToUpper(o.monitor.Spec.Endpoints[0].Scheme.String())),
+		} {
+			if got != want {
+				t.Errorf("%s uses %q, want %q", name, got, want)
+			}
+		}
+	}
+}
