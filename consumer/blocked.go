@@ -197,11 +197,11 @@ func (c *conductor) blockedConditions(now time.Time) ([]Condition, map[BlockReas
 			counts[BlockReason(s.Reason)]++
 			all = append(all, s)
 		}
-		if len(p.refused) > 0 {
+		if refused := p.refusedOutcomes(); len(refused) > 0 {
 			counts[OutputRefused]++
-			first := p.refused[0]
+			first := refused[0]
 			all = append(all, Condition{string(OutputRefused), fmt.Sprintf("%v: %d events wait, the first at offset %d: %s",
-				tp, len(p.refused), first.rec.Offset, first.refused.detail), first.refused.err})
+				tp, len(refused), first.rec.Offset, first.refused.detail), first.refused.err})
 		}
 	}
 	slices.SortFunc(all, func(a, b Condition) int { return strings.Compare(a.Reason+a.Detail, b.Reason+b.Detail) })

@@ -103,3 +103,15 @@ func (c *conductor) retryRefused(p *partition, now time.Time) {
 	}
 	c.account(p)
 }
+
+// refusedOutcomes returns the outcomes that were refused and are not committed yet,
+// whether they wait or are being tried again.
+func (p *partition) refusedOutcomes() []outcome {
+	refused := slices.Clone(p.refused)
+	for _, o := range p.completed {
+		if o.refused != nil {
+			refused = append(refused, o)
+		}
+	}
+	return refused
+}

@@ -2,6 +2,7 @@ package consumer_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -245,9 +246,17 @@ func refusedOutput(t *testing.T, e *env) {
 		}
 		<-time.After(200 * time.Millisecond)
 	}
-	<-time.After(2 * time.Second)
-	if reason := i.NotReady(); strings.Count(reason, string(consumer.OutputRefused)) != 3 {
-		t.Errorf("not ready for %q, want the three partitions", reason)
+	named := func() bool { return strings.Count(i.NotReady(), string(consumer.OutputRefused)) == 3 }
+	e.Eventually(30*time.Second, func() error {
+		if !named() {
+			return fmt.Errorf("not ready for %q, want the three partitions", i.NotReady())
+		}
+		return nil
+	})
+	for end := time.Now().Add(e.choose(20*time.Second, 5*time.Second)); time.Now().Before(end); { // also while they are tried again
+		if <-time.After(20 * time.Millisecond); !named() {
+			t.Fatalf("not ready for %q, want the three partitions", i.NotReady())
+		}
 	}
 	on.Store(false)
 	e.Await(2 * time.Minute)

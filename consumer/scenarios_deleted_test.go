@@ -43,7 +43,8 @@ func deletedInFlight(t *testing.T, e *env) {
 		<-time.After(500 * time.Millisecond)
 	}
 	awaitNotReady(e, i, string(consumer.TopicUnavailable), other)
-	e.awaitWithin(maxHealthyLatency, func(_ audit.Source, event audit.Expect) bool {
+	// The commit that fails costs a session, and the next one waits for its share.
+	e.awaitWithin(shareDelay+maxHealthyLatency, func(_ audit.Source, event audit.Expect) bool {
 		return strings.HasPrefix(event.CallID, "with-") || strings.HasPrefix(event.CallID, "during-")
 	})
 	t.Logf("%v sessions restarted", i.Metric("enricher_kafka_session_restarts_total"))
