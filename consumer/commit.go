@@ -335,8 +335,11 @@ func (c *conductor) onAborted(commits []*partitionCommit, source map[*kgo.Record
 		q.part.committing = 0
 		c.account(q.part)
 	}
+	c.membership.busy.Store(true)
 	c.session.AllowRebalance()
-	if err := c.refetchCommitted(commits); err != nil {
+	err = c.refetchCommitted(commits)
+	c.membership.busy.Store(false)
+	if err != nil {
 		return err
 	}
 	if c.totals.completed > 0 {

@@ -111,6 +111,8 @@ type membership struct {
 	joined   mailbox.Signal // the same, for the conductor
 
 	session atomic.Pointer[session.Session] // nil while it opens
+	// busy: the conductor waits for a broker, so it cannot hand partitions over.
+	busy atomic.Bool
 
 	mu     sync.Mutex
 	closed bool
@@ -274,7 +276,7 @@ func (m *membership) keepGivenUp(assigned map[string][]int32) map[string][]int32
 	givenUp := without(m.held, assigned)
 	closed := m.closed
 	m.mu.Unlock()
-	if s := m.session.Load(); s != nil && len(givenUp) > 0 && !closed {
+	if s := m.session.Load(); s != nil && len(givenUp) > 0 && !closed && !m.busy.Load() {
 		s.BlockRebalance()
 	}
 	return givenUp

@@ -210,7 +210,7 @@ func (c *Client) lookup(ctx context.Context, callID string, at *attempt) Respons
 	r := c.roundTrip(ctx, callID, sig, at)
 	c.applyToSigner(&r, sig)
 	if at.conns != nil {
-		c.conns.judge(at.conns, r.Verdict, time.Now())
+		c.conns.judge(at.conns, r.Verdict, at.resp != nil, time.Now())
 	}
 	return c.redact(r)
 }

@@ -53,14 +53,17 @@ func (c *connections) get(now time.Time) *generation {
 }
 
 // judge learns the verdict on a request that used g. A bad one ends the generation
-// if there was no good one lately: single calls may fail while the API works.
-func (c *connections) judge(g *generation, v Verdict, now time.Time) {
+// if there was no good one lately: single calls may fail while the API works. A
+// response shows that connections can be made, so a new generation then has as much
+// time; one that carries nothing has nothing to lose.
+func (c *connections) judge(g *generation, v Verdict, responded bool, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	lately := now.Sub(g.good) < recentlyGood || responded && now.Sub(g.since) < recentlyGood
 	switch {
 	case v.Good():
 		g.good = now
-	case v.Bad() && g == c.current && now.Sub(g.good) >= recentlyGood:
+	case v.Bad() && g == c.current && !lately:
 		c.retire()
 	}
 }
