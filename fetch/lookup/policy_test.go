@@ -50,12 +50,14 @@ func TestBadCallsCostOnlyThemselves(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		events   []simEvent
-		requests int // for one bad call, at most
+		// requests is the most for one bad call. Back-off is random: the mean of the first
+		// three is 14, with 17 at most in 25 runs; of the last 28, with 32 at most in 300.
+		requests int
 	}{
-		{"1 % rejected for the account", live(1, 0, 10*mins, 100, every(100, poison)), 18},
-		{"1 % always failing", live(1, 0, 10*mins, 100, every(100, broken)), 18},
-		{"20 at once on a quiet topic", merge(live(1, 0, 20*mins, 1, always(healthy)), live(2, 10*sec, 10*sec+200*ms, 100, always(poison))), 18},
-		{"one, and others every two minutes", merge(live(1, 0, time.Hour, 1./120, always(healthy)), []simEvent{{onTopic: mins, time: mins, kind: broken}}), 30},
+		{"1 % rejected for the account", live(1, 0, 10*mins, 100, every(100, poison)), 20},
+		{"1 % always failing", live(1, 0, 10*mins, 100, every(100, broken)), 20},
+		{"20 at once on a quiet topic", merge(live(1, 0, 20*mins, 1, always(healthy)), live(2, 10*sec, 10*sec+200*ms, 100, always(poison))), 20},
+		{"one, and others every two minutes", merge(live(1, 0, time.Hour, 1./120, always(healthy)), []simEvent{{onTopic: mins, time: mins, kind: broken}}), 36},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
