@@ -48,8 +48,8 @@ func once(period time.Duration, v fetch.Verdict) func(time.Duration, kind, *rand
 // dead letters, and the healthy ones are as quick as without them.
 func TestBadCallsCostOnlyThemselves(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		events   []simEvent
+		name   string
+		events []simEvent
 		// requests is the most for one bad call. Back-off is random: the mean of the first
 		// three is 14, with 17 at most in 25 runs; of the last 28, with 32 at most in 300.
 		requests int
