@@ -25,6 +25,10 @@ type latencies struct {
 // shorter than the session timeout.
 const shortRandom = 0.4
 
+// caughtUp is what an event takes at most when nothing is wrong: the lookup delay of
+// 300 ms, a request, a transaction, and the time until awaitOutcomes looks again.
+const caughtUp = 1500 * time.Millisecond
+
 // caughtUpTimeout is for the events that a fault has held up, and for the broker to
 // end a frozen transaction.
 const caughtUpTimeout = 40 * time.Second
@@ -45,7 +49,7 @@ func (j *injector) injectAlone(ctx context.Context, o *outputs) error {
 				return err
 			}
 		}
-		if err := j.awaitOutcomes(ctx, o, time.Now()); err != nil {
+		if err := j.awaitCaughtUp(ctx, o); err != nil {
 			return fmt.Errorf("before %s: %w", k.name, err)
 		}
 		f := &fault{kind: k, point: &anyPoint[j.rng.IntN(len(anyPoint))], random: shortRandom * j.rng.Float64()}
@@ -64,6 +68,24 @@ func (j *injector) injectAlone(ctx context.Context, o *outputs) error {
 		j.measure(o, f, from, time.Now())
 	}
 	return nil
+}
+
+// awaitCaughtUp waits until events have their outcomes soon after they were fed. A
+// new broker is slow at first, and what piled up then would count as the fault's.
+func (j *injector) awaitCaughtUp(ctx context.Context, o *outputs) error {
+	for end := time.Now().Add(caughtUpTimeout); ; {
+		before := time.Now()
+		if err := j.awaitOutcomes(ctx, o, before); err != nil {
+			return err
+		}
+		took := time.Since(before)
+		switch {
+		case took < caughtUp:
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("events still wait %v for their outcomes after %v", took, caughtUpTimeout)
+		}
+	}
 }
 
 // awaitOutcomes waits for the outcomes of all events that were fed before a time.
