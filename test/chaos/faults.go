@@ -26,7 +26,7 @@ const (
 	pointTimeout     = 3 * time.Second  // for an instance that works to reach a point of a transaction
 	workingTimeout   = 20 * time.Second // for the group to work again: twice the session timeout
 	duplicateTimeout = time.Minute      // for the older of two processes with one name to exit
-	overtime         = 90 * time.Second // for the kinds of faults that have not hit a transaction yet
+	overtime         = 4 * time.Minute  // for the kinds of faults that have not hit a transaction yet
 
 	shareAtPoint   = 0.7 // of the faults are injected at a point of a transaction, the others at any time
 	skipBrokerDown = 0.7 // of the faults are left out while the only broker is down: all of them would look the same
