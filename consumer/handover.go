@@ -1,8 +1,6 @@
 package consumer
 
-import (
-	"time"
-)
+import "time"
 
 // maxHandover is how long a partition is kept for the sake of requests in flight.
 // Meanwhile its next owner waits, and so do the transactions of members that have

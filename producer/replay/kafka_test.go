@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"enricher/producer/replay"
+	"enricher/test/harness"
 	"enricher/test/kafka"
 )
 
@@ -23,20 +24,7 @@ func newKafkaEnv(t *testing.T) *env {
 	t.Helper()
 	brokers := os.Getenv("KAFKA_BROKERS")
 	if brokers == "" {
-		if os.Getenv("KAFKA_TESTS") == "" {
-			t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn) or KAFKA_BROKERS")
-		}
-		c, err := kafka.Start(t.Context(), kafka.Config{})
-		if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
-			t.Skip(err)
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := c.Stop(); err != nil {
-				t.Error(err)
-			}
-		})
+		_, c := harness.OwnKafka(t, kafka.Config{})
 		brokers = strings.Join(c.Brokers, ",")
 	}
 	e := joinEnv(t, new(net.Dialer).DialContext, strings.Split(brokers, ","))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/test/harness"
 	"enricher/test/kafka"
 )
 
@@ -20,20 +20,7 @@ import (
 // Once it is back all partitions must have one: without, read_committed consumers
 // stop there for ever, and no client can help (KAFKA-20734).
 func TestKafkaMarkersSurviveAKill(t *testing.T) {
-	if os.Getenv("KAFKA_TESTS") == "" {
-		t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn)")
-	}
-	c, err := kafka.Start(t.Context(), kafka.Config{})
-	if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	_, c := harness.OwnKafka(t, kafka.Config{})
 	for try := range 3 {
 		if err := commitAndKill(t.Context(), c, fmt.Sprint("topic", try)); err != nil {
 			t.Errorf("Kafka %s, try %d: %v", kafka.Version(), try+1, err)

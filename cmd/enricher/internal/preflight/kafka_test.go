@@ -3,8 +3,6 @@ package preflight
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,29 +11,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"enricher/test/harness"
 	"enricher/test/kafka"
 )
 
 // TestKafkaIsCheckedWithoutChanges checks a real Kafka that is new and empty at
 // first. KAFKA_TESTS=1 starts it.
 func TestKafkaIsCheckedWithoutChanges(t *testing.T) {
-	if os.Getenv("KAFKA_TESTS") == "" {
-		t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn)")
-	}
-	c, err := kafka.Start(t.Context(), kafka.Config{Properties: map[string]string{
+	_, c := harness.OwnKafka(t, kafka.Config{Properties: map[string]string{
 		"authorizer.class.name":          "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 		"allow.everyone.if.no.acl.found": "true",
 	}})
-	if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
 	w := connectEnv(t, c.Brokers)
 	adm := kadm.NewClient(w.client())
 	unchanged := func(want ...string) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
+	"enricher/test/harness"
 	"enricher/test/kafka"
 )
 
@@ -223,20 +223,7 @@ func TestProbeNamesWhatIsRefused(t *testing.T) {
 // TestKafkaProbe probes a real Kafka with its defaults, and then one topic that takes
 // less than the service may write.
 func TestKafkaProbe(t *testing.T) {
-	if os.Getenv("KAFKA_TESTS") == "" {
-		t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn)")
-	}
-	c, err := kafka.Start(t.Context(), kafka.Config{})
-	if errors.Is(err, kafka.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	_, c := harness.OwnKafka(t, kafka.Config{})
 	w := connectEnv(t, c.Brokers)
 	w.cfg.Probe = true
 	adm := kadm.NewClient(w.client())
