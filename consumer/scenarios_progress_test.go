@@ -212,18 +212,22 @@ func skippedEvents(t *testing.T, e *env) {
 	i := e.Start("a")
 	e.FeedCalls("before-", partitions)
 	e.Await(time.Minute)
-	on.Store(true)
-	e.FeedCalls("during-", 5*partitions)
-	e.awaitOthers(time.Minute)
-	if !skipped.Load() {
-		t.Fatal("nothing was skipped")
+	// The client ignores an offset that equals the one it has, epoch included.
+	for round := 1; round <= 2; round++ {
+		skipped.Store(false)
+		on.Store(true)
+		e.FeedCalls(fmt.Sprintf("during-%d-", round), 5*partitions)
+		e.awaitOthers(time.Minute)
+		if !skipped.Load() {
+			t.Fatal("nothing was skipped")
+		}
+		on.Store(false)
+		e.Await(time.Minute)
+		if n := i.Metric("enricher_partition_stalls_total"); n != float64(round) {
+			t.Errorf("%v stalls, want %d", n, round)
+		}
 	}
-	on.Store(false)
-	e.Await(time.Minute)
 	e.Check()
-	if n := i.Metric("enricher_partition_stalls_total"); n != 1 {
-		t.Errorf("%v stalls, want 1", n)
-	}
 	e.awaitMetric(i, 0, "enricher_blocked_partitions")
 	if n := i.Metric("enricher_kafka_session_restarts_total"); n != 0 {
 		t.Errorf("%v sessions restarted", n)

@@ -157,9 +157,10 @@ func (s *Session) Resolve(parts map[string][]int32) {
 // Seek sets the next offset to fetch of partitions. It drops what the client has
 // fetched of all partitions, so call it for many at once.
 func (s *Session) Seek(offsets map[string]map[int32]int64) {
-	// The client ignores an offset that it was set to before, even for a partition
-	// that it has stopped to fetch for good; another epoch makes it a new one.
-	s.seekEpoch = -1 - s.seekEpoch // −1, 0, −1 …
+	// The client ignores an offset that equals the one it has, epoch included, even
+	// for a partition that it has stopped to fetch for good. A negative epoch means
+	// none, whatever its value, so a new one is never equal.
+	s.seekEpoch--
 	set := make(map[string]map[int32]kgo.EpochOffset)
 	for topic, ps := range offsets {
 		set[topic] = make(map[int32]kgo.EpochOffset)

@@ -114,7 +114,7 @@ type Session struct {
 	serials  map[topicPartition]uint64 // of the partitions assigned
 
 	assigned  *mailbox.Mailbox[Assignment] // from other goroutines to TakeAssignments
-	seekEpoch int32                        // see Seek
+	seekEpoch int32                        // negative; see Seek
 
 	// revoked means that a partition was revoked since the last transaction, so
 	// the client would abort the next one. The client's goroutine sets it.
@@ -137,7 +137,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		cfg.MaxRecordBytes = producer.DefaultMaxRecordBytes
 	}
 	s := &Session{
-		cfg: cfg, ready: make(chan struct{}), assigned: mailbox.New[Assignment](),
+		cfg: cfg, ready: make(chan struct{}), seekEpoch: -1, assigned: mailbox.New[Assignment](),
 		topicIDs: make(map[string][16]byte), serials: make(map[topicPartition]uint64),
 	}
 	s.root, s.cancel = context.WithCancel(context.Background())
