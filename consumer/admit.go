@@ -113,7 +113,7 @@ func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outc
 	o.at = lookup.EventTime(now, parsed.Time, recorded.UnixMilli())
 	if e, ok := c.cache.Get(now, parsed.CallID); ok {
 		c.cacheHits.Inc()
-		o.value, o.requestID, o.source = e.Value, e.RequestID, lookup.CacheHit
+		o.Entry, o.source = e, lookup.CacheHit
 		return o, nil
 	}
 	return o, &lookup.Event{

@@ -193,7 +193,9 @@ func (e benchEnv) loop(events int, every time.Duration) figures {
 					e.T.Error(err)
 				}
 				record.CallID = event.CallID
-				s.Produce(ctx, out.Enriched(r, event.CallID, schemas.Enrich(&record).Encode(), "miss", "request"), failed.Promise())
+				s.Produce(ctx, out.Enriched(r, producer.Enrichment{
+					CallID: event.CallID, Encoded: schemas.EncodeJSON(&record), RecordSource: schemas.FromAPI, Cache: "miss", RequestID: "request",
+				}), failed.Promise())
 				open++
 			})
 		}

@@ -242,7 +242,9 @@ func (c *conductor) buildOutput(o *outcome) *kgo.Record {
 	case o.failure != nil:
 		return c.records.DeadLetter(o.rec, o.failure)
 	}
-	rec := c.records.Enriched(o.rec, o.callID, o.value, o.source.String(), o.requestID)
+	rec := c.records.Enriched(o.rec, producer.Enrichment{
+		CallID: o.callID, Encoded: o.Encoded, RecordSource: schemas.FromAPI, Cache: o.source.String(), RequestID: o.RequestID,
+	})
 	if o.withoutPayload || !c.records.Fits(rec) {
 		o.failure = &schemas.Failure{
 			Reason:  schemas.Internal,

@@ -217,7 +217,7 @@ func (c *conductor) collectOutcomes() {
 		if p != nil && p.tracker.isPending(rec.Offset) {
 			c.complete(p, outcome{
 				rec: rec, at: o.Event.Time, callID: o.Event.CallID,
-				value: o.Value, source: o.Source, requestID: o.RequestID, failure: o.Failure,
+				Entry: o.Entry, source: o.Source, failure: o.Failure,
 			}, o.Completed)
 		}
 	}

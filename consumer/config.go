@@ -12,6 +12,7 @@ import (
 	"enricher/consumer/session"
 	"enricher/fetch"
 	"enricher/fetch/lookup"
+	"enricher/schemas"
 )
 
 // Config says what to enrich, how, and within which limits. Fields without a
@@ -51,6 +52,8 @@ type Config struct {
 	// partition that may be malformed; the partition is blocked at further ones. 0: any
 	// number.
 	MaxConsecutiveDeadLetters int
+	// Encode makes what is written of a call record. Default: schemas.EncodeJSON.
+	Encode func(*schemas.CallRecord) schemas.Encoded
 	// CacheSize (entries), CacheBytes and CacheTTL bound the cache of enriched
 	// values; a CacheSize of 0 means no cache. A longer TTL saves requests for
 	// repeated events.

@@ -88,6 +88,7 @@ func New(cfg Config) (*Consumer, error) {
 			Limiter:                   limiter,
 			Cache:                     cache,
 			Retry:                     cfg.Retry,
+			Encode:                    cfg.Encode,
 			MaxConsecutiveDeadLetters: cfg.MaxConsecutiveDeadLetters,
 			Scout:                     scout,
 			Concurrency:               cfg.APIConcurrency,

@@ -12,14 +12,13 @@ import (
 // outcome is what becomes of one event: an enriched value, the failure that
 // makes it a dead letter, or nothing at all for a callback of another type.
 type outcome struct {
-	rec       *kgo.Record // the event
-	at        time.Time   // the event's own time, see lookup.EventTime
-	callID    string
-	value     []byte // encoded enriched record; shared with the cache, read-only
-	source    lookup.Source
-	requestID string           // the API's id of the request that found the record
-	failure   *schemas.Failure // nil: enriched or skipped
-	skipped   bool
+	rec    *kgo.Record // the event
+	at     time.Time   // the event's own time, see lookup.EventTime
+	callID string
+	lookup.Entry
+	source  lookup.Source
+	failure *schemas.Failure // nil: enriched or skipped
+	skipped bool
 	// withoutPayload: the record that was made of it was refused, for its size or
 	// otherwise; the next try is smaller.
 	withoutPayload bool

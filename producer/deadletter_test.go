@@ -146,13 +146,15 @@ func TestHeadersOfAReplayCountAtTheEndOnly(t *testing.T) {
 // The value is unchanged, and headers name the source.
 func TestEnrichedRecord(t *testing.T) {
 	event := &kgo.Record{Topic: "calls", Partition: 3, Offset: 9, Timestamp: time.UnixMilli(1764000000123)}
-	r := builder.Enriched(event, "id", []byte(`{"a":1}`), "hit", "req")
+	r := builder.Enriched(event, producer.Enrichment{
+		CallID: "id", Encoded: schemas.Encoded{Value: []byte(`{"a":1}`)}, RecordSource: schemas.FromAPI, Cache: "hit", RequestID: "req",
+	})
 	got := map[string]string{}
 	for _, h := range r.Headers {
 		got[h.Key] = string(h.Value)
 	}
 	want := map[string]string{
-		"enricher.source_topic": "calls", "enricher.source_partition": "3", "enricher.source_offset": "9", "enricher.cache": "hit",
+		"enricher.source_topic": "calls", "enricher.source_partition": "3", "enricher.source_offset": "9", "enricher.cache": "hit", "enricher.record_source": "api",
 		"enricher.request_id": "req", "enricher.sdk_app_id": "1400000000", "enricher.original_timestamp": "1764000000123",
 	}
 	if !reflect.DeepEqual(got, want) || string(r.Key) != "id" || string(r.Value) != `{"a":1}` || r.Topic != "enriched" || !r.Timestamp.IsZero() {

@@ -18,22 +18,33 @@ type RecordBuilder struct {
 	MaxRecordBytes int
 }
 
-// Enriched returns the enriched record for an event. value is the encoded
-// schemas.Enriched, which is not copied; cache is the value of schemas.HeaderCache.
-func (b *RecordBuilder) Enriched(event *kgo.Record, callID string, value []byte, cache, requestID string) *kgo.Record {
-	h := make([]kgo.RecordHeader, 0, 7)
+// Enrichment is what an event is enriched with.
+type Enrichment struct {
+	CallID string
+	schemas.Encoded
+	RecordSource schemas.RecordSource
+	Cache        string // value of schemas.HeaderCache; "": no lookup had this result
+	RequestID    string // of the API; "": none
+}
+
+// Enriched returns the enriched record for an event. It does not copy the value.
+func (b *RecordBuilder) Enriched(event *kgo.Record, e Enrichment) *kgo.Record {
+	h := make([]kgo.RecordHeader, 0, 8)
 	h = append(h,
 		header(schemas.HeaderSourceTopic, event.Topic),
 		number(schemas.HeaderSourcePartition, int64(event.Partition)),
 		number(schemas.HeaderSourceOffset, event.Offset),
-		header(schemas.HeaderCache, cache),
+		header(schemas.HeaderRecordSource, string(e.RecordSource)),
 		header(schemas.HeaderSDKAppID, b.SDKAppID),
 		number(schemas.HeaderOriginalTimestamp, OriginalTimestamp(event)),
 	)
-	if requestID != "" {
-		h = append(h, header(schemas.HeaderRequestID, requestID))
+	if e.Cache != "" {
+		h = append(h, header(schemas.HeaderCache, e.Cache))
 	}
-	return &kgo.Record{Topic: b.EnrichedTopic, Key: []byte(callID), Value: value, Headers: h}
+	if e.RequestID != "" {
+		h = append(h, header(schemas.HeaderRequestID, e.RequestID))
+	}
+	return &kgo.Record{Topic: b.EnrichedTopic, Key: []byte(e.CallID), Value: e.Value, Headers: h}
 }
 
 // Fits reports whether a record can be produced in a batch of its own.

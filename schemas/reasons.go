@@ -25,7 +25,8 @@ const (
 	HeaderSourceTopic       = "enricher.source_topic"
 	HeaderSourcePartition   = "enricher.source_partition"
 	HeaderSourceOffset      = "enricher.source_offset"
-	HeaderCache             = "enricher.cache" // hit, coalesced (served by another event's request) or miss
+	HeaderCache             = "enricher.cache"         // hit, coalesced (served by another event's request) or miss; absent if the event's own record was used
+	HeaderRecordSource      = "enricher.record_source" // a RecordSource
 	HeaderRequestID         = "enricher.request_id"
 	HeaderSDKAppID          = "enricher.sdk_app_id"
 	HeaderOriginalTimestamp = "enricher.original_timestamp" // when the event was first produced, ms since 1970

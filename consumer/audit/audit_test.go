@@ -44,7 +44,9 @@ func event(offset int64) *kgo.Record {
 }
 
 func enriched(offset int64, callID, value string) *kgo.Record {
-	return at(builder.Enriched(event(offset), callID, []byte(value), "miss", "request"))
+	return at(builder.Enriched(event(offset), producer.Enrichment{
+		CallID: callID, Encoded: schemas.Encoded{Value: []byte(value)}, RecordSource: schemas.FromAPI, Cache: "miss", RequestID: "request",
+	}))
 }
 
 func deadLetter(offset int64, reason schemas.Reason) *kgo.Record {

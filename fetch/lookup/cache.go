@@ -5,16 +5,18 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"enricher/schemas"
 )
 
 // entryOverhead is what an entry costs in memory besides its texts, in bytes:
 // the list's element, the map's slot, and rounding up by the allocator.
 const entryOverhead = 256
 
-// Entry is the enriched value of a call.
+// Entry is what the API's record of a call became.
 type Entry struct {
-	Value     []byte // encoded; shared by all who get it, read-only
-	RequestID string // of the request that found the record
+	schemas.Encoded
+	RequestID string // the API's id of the request that found the record
 }
 
 // Cache keeps enriched values by CallId: the most recently used, bounded in
@@ -47,7 +49,7 @@ func NewCache(maxEntries int, maxBytes int64, ttl time.Duration) *Cache {
 }
 
 func size(callID string, e Entry) int64 {
-	return int64(len(callID) + len(e.Value) + len(e.RequestID) + entryOverhead)
+	return int64(len(callID) + len(e.Value) + len(e.Caller) + len(e.RequestID) + entryOverhead)
 }
 
 // Get returns the entry of a call, unless it is too old.

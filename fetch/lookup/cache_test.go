@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"enricher/fetch/lookup"
+	"enricher/schemas"
 
 	"pgregory.net/rapid"
 )
@@ -35,7 +36,7 @@ func TestCacheAgainstModel(t *testing.T) {
 			case 0, 1:
 				value := make([]byte, rapid.IntRange(1, 900).Draw(t, "size"))
 				value[0] = byte(rapid.IntRange(0, 255).Draw(t, "value"))
-				c.Put(now, id, lookup.Entry{Value: value, RequestID: "r"})
+				c.Put(now, id, lookup.Entry{Encoded: schemas.Encoded{Value: value}, RequestID: "r"})
 				size := int64(len(id)+len(value)+1) + overhead
 				if maxEntries == 0 || size > maxBytes {
 					break

@@ -21,7 +21,7 @@ func TestMachineThatSleeps(t *testing.T) {
 		now  time.Time
 		want bool
 	}{"awake": {awake, true}, "slept": {slept, false}, "set back": {setBack, true}, "set back, and over": {clocktest.Set(start.Add(hour), -hour), false}} {
-		cache.Put(start, "id", Entry{Value: []byte("v")})
+		cache.Put(start, "id", Entry{})
 		if _, ok := cache.Get(c.now, "id"); ok != c.want {
 			t.Errorf("%s: cached: %v, want %v", name, ok, c.want)
 		}

@@ -66,10 +66,9 @@ func (s Source) String() string { return sourceNames[s] }
 // Outcome is what became of an event: an enriched value, or the failure that
 // makes it a dead letter.
 type Outcome struct {
-	Event     *Event
-	Value     []byte // the encoded enriched record; shared with the cache, read-only
+	Event *Event
+	Entry
 	Source    Source
-	RequestID string           // the API's id of the request that found the record
 	Failure   *schemas.Failure // nil: enriched
 	Completed time.Time
 }

@@ -31,8 +31,8 @@ const (
 type response struct {
 	request
 	fetch.Response
-	value []byte // of a record that was found: the enriched record, encoded
-	ended time.Time
+	encoded schemas.Encoded // of a record that was found
+	ended   time.Time
 	// withheld: no request was made, because the lease had ended since the request
 	// was started. It is no attempt.
 	withheld bool
@@ -202,7 +202,7 @@ func (s *Scheduler) request(ctx context.Context, q *request, slot *Slot) {
 		r.ended = s.Now()
 		if r.Verdict == fetch.Found {
 			// Here, so that a large record holds up nothing but itself.
-			r.value = schemas.Enrich(r.Record).Encode()
+			r.encoded = s.Encode(r.Record)
 		}
 	})
 }

@@ -50,6 +50,9 @@ type Config struct {
 	Limiter *Limiter
 	Cache   *Cache
 	Retry   RetryPolicy
+	// Encode makes what is written of a call record. It is called on a goroutine of
+	// the request. Default: schemas.EncodeJSON.
+	Encode func(*schemas.CallRecord) schemas.Encoded
 	// MaxConsecutiveDeadLetters is how many lookups may end in dead letters
 	// between two records found; 0: any number.
 	MaxConsecutiveDeadLetters int
@@ -163,6 +166,9 @@ func NewScheduler(cfg Config) *Scheduler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Encode == nil {
+		cfg.Encode = schemas.EncodeJSON
+	}
 	return &Scheduler{
 		Config:   cfg,
 		inbox:    mailbox.New[message](),
@@ -256,7 +262,7 @@ func (s *Scheduler) enqueue(ev *Event, now time.Time) {
 		// The caller has looked into the cache, but before the last response.
 		if e, ok := s.Cache.Get(now, ev.CallID); ok {
 			s.Metrics.CacheResults.WithLabelValues(CacheHit.String()).Inc()
-			s.outcomes.Put(Outcome{Event: ev, Value: e.Value, RequestID: e.RequestID, Source: CacheHit, Completed: now})
+			s.outcomes.Put(Outcome{Event: ev, Entry: e, Source: CacheHit, Completed: now})
 			return
 		}
 		source = Requested

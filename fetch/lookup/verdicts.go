@@ -94,7 +94,7 @@ func (s *Scheduler) onScoutResponse(r *response, now time.Time) {
 		s.guard.ScoutFailed(now)
 		return
 	}
-	s.Cache.Put(now, r.callID, Entry{Value: r.value, RequestID: r.RequestID})
+	s.Cache.Put(now, r.callID, Entry{r.encoded, r.RequestID})
 	s.release(now)
 }
 
@@ -172,13 +172,13 @@ func (s *Scheduler) countAttempt(c *call, r *response) {
 
 func (s *Scheduler) onFound(c *call, r *response, now time.Time) {
 	s.release(now)
-	s.Cache.Put(now, c.id, Entry{Value: r.value, RequestID: r.RequestID})
+	s.Cache.Put(now, c.id, Entry{r.encoded, r.RequestID})
 	s.complete(c, now, func(i int, _ *waiter) (Outcome, bool) {
 		source := Coalesced
 		if i == 0 {
 			source = Requested
 		}
-		return Outcome{Value: r.value, RequestID: r.RequestID, Source: source}, true
+		return Outcome{Entry: Entry{r.encoded, r.RequestID}, Source: source}, true
 	})
 }
 

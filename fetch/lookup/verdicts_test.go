@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"enricher/fetch"
+	"enricher/schemas"
 )
 
 // What becomes of a call, by the responses to its requests. Retries after bad
@@ -118,7 +119,7 @@ func TestSchedulerDoesNotReadRecords(t *testing.T) {
 	r, _ := s.next(now)
 	s.queue.take(r.call)
 	s.inFlight++
-	s.handleResponse(&response{request: r, Response: fetch.Response{Verdict: fetch.Found}, value: []byte("encoded"), ended: now}, now)
+	s.handleResponse(&response{request: r, Response: fetch.Response{Verdict: fetch.Found}, encoded: schemas.Encoded{Value: []byte("encoded")}, ended: now}, now)
 	outcomes := s.Outcomes().Take()
 	if len(outcomes) != 1 || string(outcomes[0].Value) != "encoded" || outcomes[0].Failure != nil {
 		t.Errorf("outcomes %+v", outcomes)
