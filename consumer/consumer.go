@@ -74,7 +74,7 @@ func New(cfg Config) (*Consumer, error) {
 		log:     cfg.Log,
 		metrics: cfg.Metrics,
 		records: producer.RecordBuilder{
-			EnrichedTopic: cfg.EnrichedTopic, DeadLetterTopic: cfg.DeadLetterTopic,
+			EnrichedTopic: cfg.EnrichedTopic, DeadLetterTopic: cfg.DeadLetterTopic, Group: cfg.Group,
 			SDKAppID: strconv.Itoa(cfg.SDKAppID), MaxRecordBytes: cfg.MaxRecordBytes,
 		},
 		errors:  clientErrors{count: cfg.Metrics.KafkaErrors},

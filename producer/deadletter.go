@@ -21,7 +21,7 @@ const maxMessage = 1024
 // reason. If that does not fit, it returns DeadLetterWithoutPayload.
 func (b *RecordBuilder) DeadLetter(event *kgo.Record, f *schemas.Failure) *kgo.Record {
 	r := &kgo.Record{Topic: b.DeadLetterTopic, Key: event.Key, Value: event.Value}
-	ours := deadLetterHeaders(event, f)
+	ours := b.deadLetterHeaders(event, f)
 	r.Headers = append(append(make([]kgo.RecordHeader, 0, len(event.Headers)+len(ours)), event.Headers...), ours...)
 	if b.Fits(r) {
 		return r
@@ -36,7 +36,7 @@ func (b *RecordBuilder) DeadLetter(event *kgo.Record, f *schemas.Failure) *kgo.R
 func (b *RecordBuilder) DeadLetterWithoutPayload(event *kgo.Record, f *schemas.Failure) *kgo.Record {
 	r := &kgo.Record{
 		Topic: b.DeadLetterTopic, Key: fmt.Appendf(nil, "%s[%d]@%d", event.Topic, event.Partition, event.Offset), Value: []byte{},
-		Headers: deadLetterHeaders(event, f),
+		Headers: b.deadLetterHeaders(event, f),
 	}
 	r.Headers = append(r.Headers, number(schemas.HeaderOmittedBytes, int64(PayloadSize(event))))
 	return r
@@ -45,7 +45,7 @@ func (b *RecordBuilder) DeadLetterWithoutPayload(event *kgo.Record, f *schemas.F
 // UnreadableRange returns the dead letter of events that cannot be read: those of
 // so many offsets, from that of first on. first has only a position and a time.
 func (b *RecordBuilder) UnreadableRange(first *kgo.Record, offsets int64, f *schemas.Failure) *kgo.Record {
-	r := &kgo.Record{Topic: b.DeadLetterTopic, Headers: deadLetterHeaders(first, f)}
+	r := &kgo.Record{Topic: b.DeadLetterTopic, Headers: b.deadLetterHeaders(first, f)}
 	r.Headers = append(r.Headers, number(schemas.HeaderUnreadableOffsets, offsets))
 	return r
 }
@@ -59,10 +59,10 @@ func PayloadSize(event *kgo.Record) int {
 	return n
 }
 
-func deadLetterHeaders(event *kgo.Record, f *schemas.Failure) []kgo.RecordHeader {
+func (b *RecordBuilder) deadLetterHeaders(event *kgo.Record, f *schemas.Failure) []kgo.RecordHeader {
 	message := truncate(f.Message, maxMessage)
 	_, original, replays := SplitReplayHeaders(event)
-	h := make([]kgo.RecordHeader, 0, 14)
+	h := make([]kgo.RecordHeader, 0, 20)
 	h = append(h,
 		header(schemas.HeaderReason, string(f.Reason)),
 		number(schemas.HeaderCode, int64(f.Code)),
@@ -84,6 +84,12 @@ func deadLetterHeaders(event *kgo.Record, f *schemas.Failure) []kgo.RecordHeader
 		number(schemas.HeaderConnectPartition, int64(event.Partition)),
 		number(schemas.HeaderConnectOffset, event.Offset),
 		header(schemas.HeaderConnectMessage, message),
+		header(schemas.HeaderDLQTopic, event.Topic),
+		number(schemas.HeaderDLQPartition, int64(event.Partition)),
+		number(schemas.HeaderDLQOffset, event.Offset),
+		header(schemas.HeaderDLQGroup, b.Group),
+		number(schemas.HeaderDLQDeliveryCount, int64(replays)+1),
+		header(schemas.HeaderDLQMessage, message),
 	)
 }
 

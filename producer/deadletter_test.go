@@ -14,7 +14,7 @@ import (
 	"enricher/schemas"
 )
 
-var builder = producer.RecordBuilder{EnrichedTopic: "enriched", DeadLetterTopic: "dead", SDKAppID: "1400000000"}
+var builder = producer.RecordBuilder{EnrichedTopic: "enriched", DeadLetterTopic: "dead", Group: "enricher", SDKAppID: "1400000000"}
 
 // text draws a key, a value or a header: null, empty or any bytes.
 func text(t *rapid.T, name string) []byte {
@@ -35,7 +35,7 @@ func TestDeadLetterRoundTrip(t *testing.T) {
 		}
 		replays, original := 0, event.Timestamp.UnixMilli()
 		for range rapid.IntRange(0, 5).Draw(t, "headers") {
-			h := kgo.RecordHeader{Key: rapid.SampledFrom([]string{"a", "", schemas.HeaderReason, schemas.HeaderConnectTopic, schemas.HeaderMessage, schemas.HeaderReplays}).Draw(t, "name"), Value: text(t, "header")}
+			h := kgo.RecordHeader{Key: rapid.SampledFrom([]string{"a", "", schemas.HeaderReason, schemas.HeaderConnectTopic, schemas.HeaderMessage, schemas.HeaderReplays, schemas.HeaderDLQTopic, schemas.HeaderDLQMessage}).Draw(t, "name"), Value: text(t, "header")}
 			event.Headers = append(event.Headers, h)
 		}
 		if rapid.Bool().Draw(t, "replayed") {
@@ -73,6 +73,52 @@ func TestDeadLetterRoundTrip(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDeadLetterHasTheBrokersHeaders: every kind of dead letter has the headers that
+// brokers write, as UTF-8 text, and parses the same without them, as those of
+// earlier versions are.
+func TestDeadLetterHasTheBrokersHeaders(t *testing.T) {
+	first := &kgo.Record{Topic: "calls", Partition: 3, Offset: 1 << 40, Timestamp: time.UnixMilli(1764000000123), Key: []byte("k"), Value: []byte("v"),
+		Headers: []kgo.RecordHeader{{Key: schemas.HeaderDLQTopic, Value: []byte("theirs")}}}
+	again := *first
+	again.Headers = producer.ReplayHeaders(first.Headers, 1, 2)
+	failure := &schemas.Failure{Reason: schemas.NotFound, Message: "no \xff record"}
+	for name, c := range map[string]struct {
+		record *kgo.Record
+		count  string
+	}{
+		"with payload":    {builder.DeadLetter(first, failure), "1"},
+		"replayed":        {builder.DeadLetter(&again, failure), "3"},
+		"without payload": {builder.DeadLetterWithoutPayload(first, failure), "1"},
+		"a range":         {builder.UnreadableRange(first, 7, failure), "1"},
+	} {
+		l, ok := producer.ParseDeadLetter(c.record)
+		if !ok {
+			t.Fatalf("%s: not recognised", name)
+		}
+		got := make(map[string]string)
+		var before []kgo.RecordHeader // the record as an earlier version wrote it
+		for i, h := range c.record.Headers {
+			if i >= len(l.Headers) && strings.HasPrefix(h.Key, "__dlq.") {
+				got[h.Key] = string(h.Value)
+			} else {
+				before = append(before, h)
+			}
+		}
+		want := map[string]string{
+			"__dlq.errors.topic": "calls", "__dlq.errors.partition": "3", "__dlq.errors.offset": "1099511627776", "__dlq.errors.group": "enricher",
+			"__dlq.errors.delivery.count": c.count, "__dlq.errors.message": "no \uFFFD record",
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v", name, got)
+		}
+		r := *c.record
+		r.Headers = before
+		if old, ok := producer.ParseDeadLetter(&r); !ok || !reflect.DeepEqual(old, l) {
+			t.Errorf("%s: without the headers it is %+v, want %+v", name, old, l)
+		}
+	}
 }
 
 func TestParseDeadLetterIgnoresOtherRecords(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 type RecordBuilder struct {
 	EnrichedTopic   string
 	DeadLetterTopic string
+	Group           string // of the header __dlq.errors.group
 	SDKAppID        string // of the header enricher.sdk_app_id
 	// MaxRecordBytes is the maximum size of a record; 0 means
 	// DefaultMaxRecordBytes.

@@ -12,7 +12,7 @@ import (
 
 // A dead letter is the event with headers that say why it could not be enriched.
 func ExampleRecordBuilder_DeadLetter() {
-	builder := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters"}
+	builder := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters", Group: "enricher"}
 	event := &kgo.Record{
 		Topic: "call-ended", Partition: 3, Offset: 1044, Timestamp: time.UnixMilli(1764000067412),
 		Key: []byte("alice"), Value: []byte(`{"CallId":"5c2f7f0e"}`),
@@ -45,5 +45,11 @@ func ExampleRecordBuilder_DeadLetter() {
 	// __connect.errors.partition=3
 	// __connect.errors.offset=1044
 	// __connect.errors.exception.message=101050 record_not_found: no record of this call
+	// __dlq.errors.topic=call-ended
+	// __dlq.errors.partition=3
+	// __dlq.errors.offset=1044
+	// __dlq.errors.group=enricher
+	// __dlq.errors.delivery.count=1
+	// __dlq.errors.message=101050 record_not_found: no record of this call
 	// true: not_found, from call-ended 3:1044, 1 header
 }

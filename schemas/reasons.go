@@ -48,4 +48,16 @@ const (
 	HeaderConnectPartition = "__connect.errors.partition"
 	HeaderConnectOffset    = "__connect.errors.offset"
 	HeaderConnectMessage   = "__connect.errors.exception.message"
+
+	// The names that brokers write to the dead letters of share groups since Kafka
+	// 4.4 (KIP-1191): UTF-8 text and decimal digits, like the others. Dead letters of
+	// earlier versions of enricher lack them, so nothing here reads them.
+	HeaderDLQTopic     = "__dlq.errors.topic"
+	HeaderDLQPartition = "__dlq.errors.partition"
+	HeaderDLQOffset    = "__dlq.errors.offset"
+	HeaderDLQGroup     = "__dlq.errors.group"
+	// HeaderDLQDeliveryCount is how often the event was delivered: once, and once for
+	// each replay.
+	HeaderDLQDeliveryCount = "__dlq.errors.delivery.count"
+	HeaderDLQMessage       = "__dlq.errors.message"
 )

@@ -130,6 +130,8 @@ func TestTypesSchemasAndSamplesAgree(t *testing.T) {
 			schemas.HeaderFirstAttempt, schemas.HeaderLastAttempt, schemas.HeaderReplays, schemas.HeaderOriginalTimestamp,
 			schemas.HeaderOmittedBytes, schemas.HeaderUnreadableOffsets, schemas.HeaderConnectTopic, schemas.HeaderConnectPartition,
 			schemas.HeaderConnectOffset, schemas.HeaderConnectMessage,
+			schemas.HeaderDLQTopic, schemas.HeaderDLQPartition, schemas.HeaderDLQOffset, schemas.HeaderDLQGroup,
+			schemas.HeaderDLQDeliveryCount, schemas.HeaderDLQMessage,
 		})
 		var list struct {
 			Properties struct {

@@ -28,7 +28,7 @@ func deadLetters(ts *testscript.TestScript, _ bool, args []string) {
 	cl, err := kgo.NewClient(brokers(ts), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	ts.Check(err)
 	defer cl.Close()
-	outputs := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters"}
+	outputs := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters", Group: "enricher"}
 	for i, text := range strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n") {
 		var l struct {
 			Partition int32
@@ -106,7 +106,7 @@ func manyDeadLetters(ts *testscript.TestScript, _ bool, args []string) {
 	cl, err := kgo.NewClient(brokers(ts))
 	ts.Check(err)
 	defer cl.Close()
-	outputs := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters"}
+	outputs := producer.RecordBuilder{DeadLetterTopic: "call-dead-letters", Group: "enricher"}
 	for i := range n {
 		event := &kgo.Record{Topic: "call-ended", Offset: int64(i), Timestamp: time.Now(), Value: fmt.Appendf(nil, `{"CallId":"many-%d"}`, i)}
 		ts.Check(cl.ProduceSync(context.Background(), outputs.DeadLetter(event, &schemas.Failure{Reason: schemas.NotFound, Code: 101050})).FirstErr())

@@ -115,7 +115,7 @@ func (t *transaction) Offsets() ([]session.Offset, error) {
 
 // records returns the dead letters of what is skipped.
 func (p *Plan) records(now time.Time) []*kgo.Record {
-	builder := producer.RecordBuilder{DeadLetterTopic: p.DeadLetterTopic, MaxRecordBytes: int(p.MaxRecordBytes)}
+	builder := producer.RecordBuilder{DeadLetterTopic: p.DeadLetterTopic, Group: p.Group, MaxRecordBytes: int(p.MaxRecordBytes)}
 	text := fmt.Sprintf("skipped by %s: %s", p.By, p.Note)
 	var records []*kgo.Record
 	for _, r := range p.Events {

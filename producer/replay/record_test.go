@@ -35,7 +35,7 @@ func TestReplayedEventKeepsOriginal(t *testing.T) {
 	}
 	event := &kgo.Record{
 		Topic: "calls", Partition: 3, Offset: 9, Timestamp: produced, Key: []byte("k"), Value: []byte(`{"CallId":"c"}`),
-		Headers: []kgo.RecordHeader{header("trace", "1"), header("trace", "2"), header("__connect.errors.topic", "theirs"), header("enricher.request_id", "x"), header("enricher.replays", "3")},
+		Headers: []kgo.RecordHeader{header("trace", "1"), header("trace", "2"), header("__connect.errors.topic", "theirs"), header("__dlq.errors.topic", "theirs"), header("enricher.request_id", "x"), header("enricher.replays", "3")},
 	}
 	for round := 1; round <= 3; round++ {
 		dead := readBack(t, event, false)
@@ -43,7 +43,7 @@ func TestReplayedEventKeepsOriginal(t *testing.T) {
 			t.Errorf("round %d: call %q of %v", round, dead.CallID, dead.EventTime)
 		}
 		r := dead.Event("")
-		want := []kgo.RecordHeader{header("trace", "1"), header("trace", "2"), header("__connect.errors.topic", "theirs"),
+		want := []kgo.RecordHeader{header("trace", "1"), header("trace", "2"), header("__connect.errors.topic", "theirs"), header("__dlq.errors.topic", "theirs"),
 			header("enricher.request_id", "x"), header("enricher.replays", "3"), header("enricher.original_timestamp", "1764000000000"), header("enricher.replays", strconv.Itoa(round))}
 		same := func(a, b kgo.RecordHeader) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) }
 		if r.Topic != "calls" || string(r.Key) != "k" || string(r.Value) != `{"CallId":"c"}` || !r.Timestamp.IsZero() || !slices.EqualFunc(r.Headers, want, same) {
