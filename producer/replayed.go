@@ -33,6 +33,11 @@ func SplitReplayHeaders(event *kgo.Record) (own []kgo.RecordHeader, original int
 	return own, event.Timestamp.UnixMilli(), 0
 }
 
+// IsReplayHeader reports whether a header has the name of one of a replay's.
+func IsReplayHeader(name string) bool {
+	return name == schemas.HeaderOriginalTimestamp || name == schemas.HeaderReplays
+}
+
 // OriginalTimestamp returns when the event was first produced, in ms since 1970.
 func OriginalTimestamp(event *kgo.Record) int64 {
 	_, original, _ := SplitReplayHeaders(event)

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/producer"
 	"enricher/schemas"
 )
 
@@ -28,6 +30,9 @@ type Job struct {
 	// To is the topic to replay to; "" for the one that each event came from. It
 	// must be neither the dead-letter topic nor the journal.
 	To string
+	// DropHeaders are the names of headers that replayed events are to lose. Those of
+	// a replay itself cannot be dropped, see producer.IsReplayHeader.
+	DropHeaders []string
 	// Rate is the number of dead letters replayed per second; 0 means no limit.
 	Rate float64
 	// MaxReplays is the number of times that an event may be replayed in total.
@@ -141,11 +146,23 @@ func (j *Job) target(r *Record) string {
 	return r.DeadLetter.Topic
 }
 
+// event returns the event to be produced for a record.
+func (j *Job) event(r *Record) *kgo.Record {
+	e := r.Event(j.target(r))
+	e.Headers = slices.DeleteFunc(e.Headers, func(h kgo.RecordHeader) bool { return j.drops(h.Key) })
+	return e
+}
+
+func (j *Job) drops(header string) bool {
+	return slices.Contains(j.DropHeaders, header) && !producer.IsReplayHeader(header)
+}
+
 // Plan is what a job is going to do.
 type Plan struct {
 	DeadLetters int                    // number of them that the job acts on
 	To          map[string]int         // that number by target topic; only of a replay
 	Reasons     map[schemas.Reason]int // that number by reason
+	Dropped     map[string]int         // number of events with a header that the job drops, by its name
 	Skipped     map[SkipReason]int     // number of records that the filter selects and the job leaves open
 }
 
@@ -155,7 +172,10 @@ func (s *Snapshot) Plan(ctx context.Context, j *Job) (*Plan, error) {
 }
 
 func (s *Snapshot) plan(ctx context.Context, j *Job, now time.Time) (*Plan, error) {
-	p := &Plan{To: make(map[string]int), Reasons: make(map[schemas.Reason]int), Skipped: make(map[SkipReason]int)}
+	p := &Plan{To: make(map[string]int), Reasons: make(map[schemas.Reason]int), Dropped: make(map[string]int), Skipped: make(map[SkipReason]int)}
+	for _, name := range j.DropHeaders {
+		p.Dropped[name] = 0 // a name that is misspelt is none that an event has
+	}
 	for r, err := range s.selected(ctx, j, func(r *Record) bool {
 		reason := j.skipReason(r, now)
 		if reason != "" {
@@ -170,6 +190,11 @@ func (s *Snapshot) plan(ctx context.Context, j *Job, now time.Time) (*Plan, erro
 		p.Reasons[r.DeadLetter.Reason]++
 		if j.Action == Replayed {
 			p.To[j.target(r)]++
+			for name := range p.Dropped {
+				if slices.ContainsFunc(r.DeadLetter.Headers, func(h kgo.RecordHeader) bool { return h.Key == name }) {
+					p.Dropped[name]++
+				}
+			}
 		}
 	}
 	return p, s.checkTargets(ctx, p)

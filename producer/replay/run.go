@@ -289,7 +289,7 @@ func (r *runner) commit(ctx context.Context, s *Snapshot, p *exclusiveProducer, 
 	for _, rec := range batch {
 		if r.Action == Replayed {
 			marker.To = r.target(rec)
-			event := rec.Event(marker.To)
+			event := r.event(rec)
 			events[event] = rec.Position
 			records = append(records, event)
 		}

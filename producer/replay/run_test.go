@@ -3,13 +3,16 @@ package replay_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/producer"
@@ -242,4 +245,34 @@ func TestReplayWaitsForBroker(t *testing.T) {
 		t.Error("no request was rejected, so this test shows nothing")
 	}
 	e.checkReplayed(all)
+}
+
+// TestReplayDropsHeaders: events lose the headers that the job names, wherever these
+// are, and nothing else. Those of the replay cannot be dropped.
+func TestReplayDropsHeaders(t *testing.T) {
+	e := newEnv(t)
+	own := []kgo.RecordHeader{{Key: "trace", Value: []byte("1")}, {Key: "kept", Value: []byte("2")}, {Key: schemas.HeaderReplays, Value: []byte("7")}, {Key: "trace"}}
+	_, failure := event(0)
+	outputs := producer.RecordBuilder{DeadLetterTopic: deadTopic}
+	e.produce(outputs.DeadLetter(&kgo.Record{Topic: inTopic, Timestamp: time.Now(), Value: []byte("a"), Headers: own}, failure),
+		outputs.DeadLetter(&kgo.Record{Topic: inTopic, Timestamp: time.Now(), Value: []byte("b"), Headers: own[1:2]}, failure))
+	j := e.job()
+	j.DropHeaders = []string{"trace", "tracer", schemas.HeaderReplays, schemas.HeaderOriginalTimestamp}
+	result := e.run(j)
+	if want := map[string]int{"trace": 1, "tracer": 0}; result.Completed != 2 || result.Plan.Dropped["trace"] != 1 || result.Plan.Dropped["tracer"] != 0 {
+		t.Errorf("%d completed, %v dropped, want %v", result.Completed, result.Plan.Dropped, want)
+	}
+	want := map[string][]string{
+		"a": {"kept", schemas.HeaderReplays, schemas.HeaderOriginalTimestamp, schemas.HeaderReplays},
+		"b": {"kept", schemas.HeaderOriginalTimestamp, schemas.HeaderReplays},
+	}
+	got := make(map[string][]string)
+	for _, r := range e.read(inTopic) {
+		for _, h := range r.Headers {
+			got[string(r.Value)] = append(got[string(r.Value)], h.Key)
+		}
+	}
+	if !maps.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("headers %v, want %v", got, want)
+	}
 }

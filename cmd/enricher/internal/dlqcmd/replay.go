@@ -16,7 +16,9 @@ import (
 
 	"enricher/cmd/enricher/internal/config"
 	"enricher/cmd/enricher/internal/hint"
+	"enricher/cmd/enricher/internal/terminal"
 	"enricher/fetch/lookup"
+	"enricher/producer"
 	"enricher/producer/replay"
 )
 
@@ -57,12 +59,13 @@ func UserName() string {
 type replayCmd struct {
 	topicFlags
 	filterFlags    `group:"Selection:"`
-	Limit          int     `args-only:"" default:"0" group:"Selection:" help:"Maximum number (0 = all)."`
-	MaxReplays     int     `args-only:"" default:"3" group:"Selection:" help:"Skip events that have already been replayed this many times."`
-	IncludeExpired bool    `args-only:"" group:"Selection:" help:"Also replay events older than the API's retention."`
-	To             string  `args-only:"" placeholder:"TOPIC" group:"Replay:" help:"Replay to this topic instead of the one each event came from."`
-	Rate           float64 `args-only:"" placeholder:"N" group:"Replay:" help:"Dead letters per second (default: a tenth of --api-rate)."`
-	APIRate        float64 `name:"api-rate" default:"200" group:"Replay:" help:"The --api-rate of enricher run: maximum API requests per second (0 = unlimited)."`
+	Limit          int         `args-only:"" default:"0" group:"Selection:" help:"Maximum number (0 = all)."`
+	MaxReplays     int         `args-only:"" default:"3" group:"Selection:" help:"Skip events that have already been replayed this many times."`
+	IncludeExpired bool        `args-only:"" group:"Selection:" help:"Also replay events older than the API's retention."`
+	To             string      `args-only:"" placeholder:"TOPIC" group:"Replay:" help:"Replay to this topic instead of the one each event came from."`
+	DropHeader     config.List `args-only:"" placeholder:"NAME" group:"Replay:" help:"Replay the events without their headers of this name. May be given several times."`
+	Rate           float64     `args-only:"" placeholder:"N" group:"Replay:" help:"Dead letters per second (default: a tenth of --api-rate)."`
+	APIRate        float64     `name:"api-rate" default:"200" group:"Replay:" help:"The --api-rate of enricher run: maximum API requests per second (0 = unlimited)."`
 	jobFlags       `group:"Replay:"`
 }
 
@@ -83,6 +86,11 @@ func (c *replayCmd) Check(src *config.Sources) {
 	case c.JournalTopic:
 		src.Problem("to", "%q is the journal; use another topic", c.To)
 	}
+	for _, name := range c.DropHeader {
+		if producer.IsReplayHeader(name) {
+			src.Problem("drop-header", "%q is enricher's own: it says when the event was first produced or how often it was replayed, and every replay writes it again", name)
+		}
+	}
 	if c.APIRate < 0 {
 		src.Problem("api-rate", "must not be negative (0 = unlimited)")
 	}
@@ -100,7 +108,7 @@ func (c *replayCmd) Check(src *config.Sources) {
 // Run sends the dead letters that the flags select back, each once.
 func (c *replayCmd) Run(ctx context.Context, k *kong.Kong) error {
 	j := replay.Job{
-		Topics: c.topics(), Filter: c.filter, Action: replay.Replayed, To: c.To,
+		Topics: c.topics(), Filter: c.filter, Action: replay.Replayed, To: c.To, DropHeaders: c.DropHeader,
 		Rate: c.Rate, MaxReplays: c.MaxReplays, Retention: lookup.APIRetention,
 	}
 	if c.IncludeExpired {
@@ -241,6 +249,9 @@ func printPlan(w io.Writer, j *replay.Job, p *replay.Plan, modal string) {
 	}
 	for _, to := range slices.Sorted(maps.Keys(p.To)) {
 		printRow(w, "  %8d  to topic %s", p.To[to], to)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Dropped)) {
+		printRow(w, "  %8d  without their header %s", p.Dropped[name], terminal.Printable(name, 0))
 	}
 	for _, o := range replay.SkipReasons() {
 		if n := p.Skipped[o]; n > 0 {
