@@ -10,9 +10,10 @@ package schemas
 import "embed"
 
 // Files holds the JSON Schemas (draft 2020-12) of event, call record, enriched
-// record and dead-letter headers (NAME.schema.json), and samples
+// record and dead-letter headers (NAME.schema.json), those of the enriched record in
+// Avro and Protocol Buffers (enriched.avsc, enriched.proto), and samples
 // (samples/NAME-WHAT.json; samples/call-N-*.json are call record and enriched
 // record of one call).
 //
-//go:embed *.schema.json samples/*.json
+//go:embed *.schema.json enriched.avsc enriched.proto samples/*.json
 var Files embed.FS

@@ -1,6 +1,6 @@
 package schemas
 
-// Anomaly is what is inconsistent in a call record. The set is closed.
+// Anomaly is what is inconsistent in a call record. Readers must accept others.
 type Anomaly string
 
 // The anomalies. Each one except LongerThanADay makes a duration absent.

@@ -1,6 +1,6 @@
 package schemas
 
-// Reason is why an event became a dead letter. The set is closed.
+// Reason is why an event became a dead letter. Readers must accept others.
 type Reason string
 
 const (

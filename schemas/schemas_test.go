@@ -109,12 +109,12 @@ func TestTypesSchemasAndSamplesAgree(t *testing.T) {
 		var list struct {
 			Properties struct {
 				Anomalies struct {
-					Items struct{ Enum []schemas.Anomaly }
+					Items struct{ Examples []schemas.Anomaly }
 				}
 			}
 		}
 		read(t, "enriched.schema.json", &list)
-		if got := list.Properties.Anomalies.Items.Enum; !slices.Equal(got, schemas.Anomalies()) {
+		if got := list.Properties.Anomalies.Items.Examples; !slices.Equal(got, schemas.Anomalies()) {
 			t.Errorf("the schema's anomalies are %v", got)
 		}
 	})
@@ -135,11 +135,11 @@ func TestTypesSchemasAndSamplesAgree(t *testing.T) {
 		})
 		var list struct {
 			Properties struct {
-				Reason struct{ Enum []schemas.Reason } `json:"enricher.reason"`
+				Reason struct{ Examples []schemas.Reason } `json:"enricher.reason"`
 			}
 		}
 		read(t, "dead-letter.schema.json", &list)
-		if got := list.Properties.Reason.Enum; !slices.Equal(got, schemas.Reasons()) {
+		if got := list.Properties.Reason.Examples; !slices.Equal(got, schemas.Reasons()) {
 			t.Errorf("the schema's reasons are %v", got)
 		}
 	})

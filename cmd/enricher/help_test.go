@@ -23,7 +23,7 @@ func help(t *testing.T, command string) string {
 // commands returns the full paths of all commands in the help, and of their groups.
 func commands() []string {
 	k := newParser(config.NewSources(""))
-	all := []string{"enricher", "enricher config", "enricher dlq"}
+	all := []string{"enricher", "enricher config", "enricher dlq", "enricher schema"}
 	for _, node := range k.Model.Leaves(true) {
 		all = append(all, node.FullPath())
 	}

@@ -17,7 +17,7 @@ import (
 
 // lists are the lists that tags and helps name.
 func lists() map[string][]string {
-	return map[string][]string{"regions": fetch.Regions(), "codecs": codecNames(), "mechanisms": mechanisms}
+	return map[string][]string{"regions": fetch.Regions(), "codecs": codecNames(), "formats": formatNames(), "mechanisms": mechanisms}
 }
 
 // Values returns the values that a flag or an argument may have, or nil if it may have any. They
