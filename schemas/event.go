@@ -42,8 +42,9 @@ func malformed(format string, args ...any) error {
 	return &MalformedError{fmt.Sprintf(format, args...)}
 }
 
-// ParseEvent parses an event; its errors are of type *MalformedError. Unknown
-// fields are ignored. A CallId that is an integer becomes its decimal digits. The
+// ParseEvent parses an event; its errors are of type *MalformedError, and with one
+// the event has at most a CallId, if that is not what is wrong. Unknown fields are
+// ignored. A CallId that is an integer becomes its decimal digits. The
 // CallId may be at the top level, in the CallRecord, or in both if they are equal.
 //
 // Around the JSON object it accepts what changes nothing about its meaning: the
@@ -62,6 +63,8 @@ func ParseEvent(value []byte) (Event, error) {
 	var p eventParser
 	forEachMember(text, p.topLevel)
 	switch {
+	case p.commandErr != nil && p.err == nil:
+		return Event{CallID: p.event.CallID}, p.commandErr
 	case p.commandErr != nil:
 		return Event{}, p.commandErr
 	case p.event.IsOtherCallback():

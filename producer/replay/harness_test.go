@@ -284,12 +284,18 @@ type childInstance struct {
 	exit chan error
 }
 
-// childVariable holds the brokers, as JSON, for the test binary to run a replay.
+// childVariable holds a childJob, as JSON, for the test binary to run a replay.
 const childVariable = "ENRICHER_TEST_REPLAY"
 
+type childJob struct {
+	Brokers    []string
+	Positions  []replay.Position // none: all
+	Correction *replay.Correction
+}
+
 func TestMain(m *testing.M) {
-	if brokerList := os.Getenv(childVariable); brokerList != "" {
-		if err := runChild(brokerList); err != nil {
+	if job := os.Getenv(childVariable); job != "" {
+		if err := runChild(job); err != nil {
 			_, _ = fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -299,13 +305,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func runChild(brokerList string) error {
-	var brokers []string
-	if err := json.Unmarshal([]byte(brokerList), &brokers); err != nil {
+func runChild(job string) error {
+	var c childJob
+	if err := json.Unmarshal([]byte(job), &c); err != nil {
 		return err
 	}
-	e := env{brokers: brokers, dial: new(net.Dialer).DialContext}
-	_, err := replay.Run(context.Background(), e.job(), quiet{})
+	e := env{brokers: c.Brokers, dial: new(net.Dialer).DialContext}
+	j := e.job()
+	j.Positions, j.Correction = c.Positions, c.Correction
+	_, err := replay.Run(context.Background(), j, quiet{})
 	return err
 }
 
@@ -321,7 +329,14 @@ func (quiet) Retrying(error)                 {}
 // spawn starts a replay of all dead letters.
 func (e *env) spawn() *childInstance {
 	e.t.Helper()
-	brokerList, err := json.Marshal(e.brokers)
+	return e.spawnJob(childJob{})
+}
+
+// spawnJob starts a replay of some dead letters.
+func (e *env) spawnJob(c childJob) *childInstance {
+	e.t.Helper()
+	c.Brokers = e.brokers
+	job, err := json.Marshal(c)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -329,14 +344,14 @@ func (e *env) spawn() *childInstance {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	c := &childInstance{cmd: exec.Command(self), exit: make(chan error, 1)}
-	c.cmd.Env = append(os.Environ(), childVariable+"="+string(brokerList))
-	c.cmd.Stderr = os.Stderr
-	if err := c.cmd.Start(); err != nil {
+	child := &childInstance{cmd: exec.Command(self), exit: make(chan error, 1)}
+	child.cmd.Env = append(os.Environ(), childVariable+"="+string(job))
+	child.cmd.Stderr = os.Stderr
+	if err := child.cmd.Start(); err != nil {
 		e.t.Fatal(err)
 	}
-	go func() { c.exit <- c.cmd.Wait() }()
-	return c
+	go func() { child.exit <- child.cmd.Wait() }()
+	return child
 }
 
 // kill sends SIGKILL.

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"iter"
@@ -33,6 +34,9 @@ type Job struct {
 	// DropHeaders are the names of headers that replayed events are to lose. Those of
 	// a replay itself cannot be dropped, see producer.IsReplayHeader.
 	DropHeaders []string
+	// Correction replaces the value of the event that is replayed; nil: it is sent as
+	// it was. The filter must select one position.
+	Correction *Correction
 	// Rate is the number of dead letters replayed per second; 0 means no limit.
 	Rate float64
 	// MaxReplays is the number of times that an event may be replayed in total.
@@ -108,13 +112,14 @@ const (
 	Unreadable        SkipReason = "a range of events that could not be read"
 	NoOriginTopic     SkipReason = "came from the dead-letter topic or its journal" // Job.To can name another topic
 	ForeignRecord     SkipReason = "not written by enricher"
+	Uncorrected       SkipReason = "not the event that was corrected" // see Correction.Original
 	TooLarge          SkipReason = "too large for the topic"
 	Refused           SkipReason = "refused by the topic" // for another reason
 )
 
 // SkipReasons returns all skip reasons.
 func SkipReasons() []SkipReason {
-	return []SkipReason{TooOld, MaxReplaysReached, PayloadOmitted, Unreadable, NoOriginTopic, ForeignRecord, TooLarge, Refused}
+	return []SkipReason{TooOld, MaxReplaysReached, PayloadOmitted, Unreadable, NoOriginTopic, ForeignRecord, Uncorrected, TooLarge, Refused}
 }
 
 // skipReason returns "" for a record that the job can act on.
@@ -128,6 +133,8 @@ func (j *Job) skipReason(r *Record, now time.Time) SkipReason {
 		return PayloadOmitted
 	case r.DeadLetter.UnreadableOffsets > 0:
 		return Unreadable
+	case j.Correction != nil && !bytes.Equal(j.Correction.Original, r.DeadLetter.Value):
+		return Uncorrected
 	case j.To == "" && (r.DeadLetter.Topic == j.DeadLetterTopic || r.DeadLetter.Topic == j.JournalTopic):
 		return NoOriginTopic
 	case r.DeadLetter.Replays >= j.MaxReplays:
@@ -149,6 +156,9 @@ func (j *Job) target(r *Record) string {
 // event returns the event to be produced for a record.
 func (j *Job) event(r *Record) *kgo.Record {
 	e := r.Event(j.target(r))
+	if j.Correction != nil {
+		e.Value = j.Correction.Value
+	}
 	e.Headers = slices.DeleteFunc(e.Headers, func(h kgo.RecordHeader) bool { return j.drops(h.Key) })
 	return e
 }

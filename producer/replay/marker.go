@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -49,7 +50,15 @@ type Marker struct {
 	To     string    `json:"to,omitempty"` // topic the event was replayed to
 	By     string    `json:"by,omitempty"`
 	Note   string    `json:"because,omitempty"`
+	// Corrected says that another value was sent than that of the event, which was
+	// Original. A header has it, byte for byte: in the JSON it might make the record
+	// larger than that of the dead letter, and so larger than its topic accepts.
+	Corrected bool   `json:"corrected,omitempty"`
+	Original  []byte `json:"-"`
 }
+
+// headerOriginal is the header of Marker.Original.
+const headerOriginal = "original"
 
 // markerKey names a dead letter by its topic's id, so that the markers of a
 // deleted topic do not apply to a new one of the same name.
@@ -75,7 +84,11 @@ func (m *Marker) record(journal string, topic [16]byte, pos Position) (*kgo.Reco
 	if err != nil {
 		return nil, err // a time after the year 9999
 	}
-	return &kgo.Record{Topic: journal, Key: markerKey(topic, pos), Value: value}, nil
+	r := &kgo.Record{Topic: journal, Key: markerKey(topic, pos), Value: value}
+	if m.Corrected {
+		r.Headers = []kgo.RecordHeader{{Key: headerOriginal, Value: m.Original}}
+	}
+	return r, nil
 }
 
 // parseMarker parses a record of the journal. The Marker is nil for a tombstone,
@@ -91,6 +104,11 @@ func parseMarker(r *kgo.Record) (topic [16]byte, pos Position, m *Marker, err er
 	}
 	if m.Action != Replayed && m.Action != Discarded && m.Action != Open {
 		return topic, pos, nil, fmt.Errorf("unknown action %q, perhaps of a newer version", m.Action)
+	}
+	for _, h := range r.Headers {
+		if h.Key == headerOriginal {
+			m.Original = bytes.Clone(h.Value) // the rest of the fetch is not kept
+		}
 	}
 	return topic, pos, m, nil
 }

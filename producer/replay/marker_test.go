@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -58,12 +59,15 @@ func TestMarkerRoundTrip(t *testing.T) {
 		topic := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "topic"))
 		pos := Position{rapid.Int32Range(0, 1<<30).Draw(t, "partition"), rapid.Int64Range(0, 1<<62).Draw(t, "offset")}
 		m := Marker{Action: Discarded, At: time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(t, "at")).UTC(), Note: rapid.String().Draw(t, "note")}
+		if m.Corrected = rapid.Bool().Draw(t, "corrected"); m.Corrected && rapid.Bool().Draw(t, "had a value") {
+			m.Original = append([]byte{}, rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "original")...)
+		}
 		r, err := m.record("j", topic, pos)
 		if err != nil {
 			t.Fatal(err)
 		}
 		gotTopic, gotPos, got, err := parseMarker(r)
-		if err != nil || gotTopic != topic || gotPos != pos || *got != m {
+		if err != nil || gotTopic != topic || gotPos != pos || !reflect.DeepEqual(*got, m) {
 			t.Fatalf("%v %v %+v, %v; want %v %v %+v", gotTopic, gotPos, got, err, topic, pos, m)
 		}
 		r.Value = nil
@@ -81,7 +85,7 @@ func TestStoredMarkerIsReadable(t *testing.T) {
 		`{"action":"discarded","at":"2026-01-31T15:04:05Z","because":"a test"}`: {Action: Discarded, At: at, Note: "a test"},
 	} {
 		topic, pos, m, err := parseMarker(&kgo.Record{Key: []byte("AAAAAAAAAAAAAAAAAAAAAQ:3:17"), Value: []byte(value)})
-		if err != nil || topic != [16]byte{15: 1} || pos != (Position{3, 17}) || *m != want {
+		if err != nil || topic != [16]byte{15: 1} || pos != (Position{3, 17}) || !reflect.DeepEqual(*m, want) {
 			t.Errorf("%s is %v %v %+v, %v; want %+v", value, topic, pos, m, err, want)
 		}
 		if r, err := want.record("j", topic, pos); err != nil || string(r.Value) != value {
@@ -102,7 +106,7 @@ func FuzzMarker(f *testing.F) {
 		if err != nil || m == nil {
 			return
 		}
-		if m.Action != Replayed && m.Action != Discarded {
+		if m.Action != Replayed && m.Action != Discarded && m.Action != Open {
 			t.Fatalf("action %q", m.Action)
 		}
 		again, gotPos, err := parseMarkerKey(markerKey(topic, pos))

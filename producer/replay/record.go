@@ -31,10 +31,8 @@ func newRecord(raw *kgo.Record, markers *markerSet) *Record {
 		return r
 	}
 	r.DeadLetter, r.State = l, markers.state(r.Position)
-	event, err := schemas.ParseEvent(l.Value)
-	if err == nil {
-		r.CallID = event.CallID
-	}
+	event, _ := schemas.ParseEvent(l.Value)
+	r.CallID = event.CallID
 	r.EventTime = lookup.EventTime(raw.Timestamp, event.Time, l.OriginalTimestamp)
 	return r
 }

@@ -290,6 +290,9 @@ func (r *runner) commit(ctx context.Context, s *Snapshot, p *exclusiveProducer, 
 		if r.Action == Replayed {
 			marker.To = r.target(rec)
 			event := r.event(rec)
+			if r.Correction != nil {
+				marker.Corrected, marker.Original = true, rec.DeadLetter.Value
+			}
 			events[event] = rec.Position
 			records = append(records, event)
 		}

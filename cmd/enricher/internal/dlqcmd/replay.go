@@ -79,13 +79,7 @@ func (c *replayCmd) Check(src *config.Sources) {
 	c.topicFlags.Check(src)
 	c.ProducerFlags.Check(src, &c.KafkaFlags)
 	c.filterFlags.Check(src, c.Limit)
-	switch c.To {
-	case "":
-	case c.DeadLetterTopic:
-		src.Problem("to", "%q is the dead-letter topic: its records would become dead letters of dead letters; use another topic", c.To)
-	case c.JournalTopic:
-		src.Problem("to", "%q is the journal; use another topic", c.To)
-	}
+	checkTarget(src, &c.topicFlags, c.To)
 	for _, name := range c.DropHeader {
 		if producer.IsReplayHeader(name) {
 			src.Problem("drop-header", "%q is enricher's own: it says when the event was first produced or how often it was replayed, and every replay writes it again", name)
@@ -105,6 +99,18 @@ func (c *replayCmd) Check(src *config.Sources) {
 	}
 }
 
+// checkTarget records what is wrong with the topic to replay to; "": the one that
+// each event came from.
+func checkTarget(src *config.Sources, topics *topicFlags, to string) {
+	switch to {
+	case "":
+	case topics.DeadLetterTopic:
+		src.Problem("to", "%q is the dead-letter topic: its records would become dead letters of dead letters; use another topic", to)
+	case topics.JournalTopic:
+		src.Problem("to", "%q is the journal; use another topic", to)
+	}
+}
+
 // Run sends the dead letters that the flags select back, each once.
 func (c *replayCmd) Run(ctx context.Context, k *kong.Kong) error {
 	j := replay.Job{
@@ -114,7 +120,8 @@ func (c *replayCmd) Run(ctx context.Context, k *kong.Kong) error {
 	if c.IncludeExpired {
 		j.Retention = 0
 	}
-	return c.run(ctx, k, j, &c.jobFlags)
+	_, err := c.run(ctx, k, j, &c.jobFlags)
+	return err
 }
 
 type discardCmd struct {
@@ -141,7 +148,8 @@ func (c *discardCmd) Check(src *config.Sources) {
 
 // Run marks the dead letters that the flags select as done.
 func (c *discardCmd) Run(ctx context.Context, k *kong.Kong) error {
-	return c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Discarded}, &c.jobFlags)
+	_, err := c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Discarded}, &c.jobFlags)
+	return err
 }
 
 type reopenCmd struct {
@@ -165,26 +173,28 @@ func (c *reopenCmd) Check(src *config.Sources) {
 
 // Run makes the discarded dead letters that the flags select open again.
 func (c *reopenCmd) Run(ctx context.Context, k *kong.Kong) error {
-	return c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Open}, &c.jobFlags)
+	_, err := c.run(ctx, k, replay.Job{Topics: c.topics(), Filter: c.filter, Action: replay.Open}, &c.jobFlags)
+	return err
 }
 
-// run runs a job or, on a dry run, prints its plan.
-func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, flags *jobFlags) error {
+// run runs a job or, on a dry run, prints its plan. It returns how many dead letters
+// are, or would be, completed.
+func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, flags *jobFlags) (int, error) {
 	j.By, j.Note, j.TakeOver = flags.By, flags.Note, flags.TakeOver
 	j.Host, _ = os.Hostname() // "" if it is not known
 	j.MaxRecordBytes = int32(flags.BatchMaxBytes)
 	if flags.DryRun {
 		v, err := f.open(ctx)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		defer v.Close()
 		plan, err := v.Plan(ctx, &j)
 		if err != nil {
-			return f.explain(err)
+			return 0, f.explain(err)
 		}
 		printPlan(k.Stdout, &j, plan, "would be")
-		return nil
+		return plan.DeadLetters, nil
 	}
 	view := newProgress(k.Stdout, &j)
 	result, err := replay.Run(ctx, j, view)
@@ -202,6 +212,11 @@ func (f *topicFlags) run(ctx context.Context, k *kong.Kong, j replay.Job, flags 
 			_, _ = fmt.Fprintf(k.Stdout, "left open: %s, %s%s\n", count(n), reason, remedies[reason])
 		}
 	}
+	return result.Completed, f.explainRun(ctx, result, total, err)
+}
+
+// explainRun adds to the error of a run how far it came, and advice.
+func (f *topicFlags) explainRun(ctx context.Context, result replay.Result, total int, err error) error {
 	var running *replay.RunningError
 	switch {
 	case err == nil:
@@ -269,6 +284,7 @@ var remedies = map[replay.SkipReason]string{
 	replay.MaxReplaysReached: " (raise --max-replays to replay them)",
 	replay.PayloadOmitted:    " (produce the event again from its source, then discard this record)",
 	replay.Unreadable:        " (produce the events again from their source, then discard this record)",
+	replay.Uncorrected:       " (the topic was re-created; edit the event again)",
 	replay.NoOriginTopic:     " (use --to to replay them to another topic)",
 	replay.TooLarge:          " (raise its max.message.bytes or --batch-max-bytes, or discard them)",
 	replay.Refused:           " (use --to to replay them to another topic, or discard them)",

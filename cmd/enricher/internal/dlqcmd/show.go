@@ -48,10 +48,24 @@ func (c *showCmd) Check(src *config.Sources) {
 // fullEntry is a record of the dead-letter topic as show prints it.
 type fullEntry struct {
 	entryLine
-	Headers []headerText    `json:"headers"` // of the record, including those of enricher
-	Key     *bytesText      `json:"key"`     // null: no key
-	Value   *bytesText      `json:"value"`   // null: no value
-	History []replay.Marker `json:"history"`
+	Headers []headerText   `json:"headers"` // of the record, including those of enricher
+	Key     *bytesText     `json:"key"`     // null: no key
+	Value   *bytesText     `json:"value"`   // null: no value
+	History []historyEntry `json:"history"`
+}
+
+// historyEntry is what was done to a dead letter.
+type historyEntry struct {
+	replay.Marker
+	Original *bytesText `json:"original,omitempty"` // value that was corrected; absent: none
+}
+
+func newHistory(markers []replay.Marker) []historyEntry {
+	history := []historyEntry{}
+	for _, m := range markers {
+		history = append(history, historyEntry{m, newBytesText(m.Original)})
+	}
+	return history
 }
 
 // bytesText is bytes as text, or in base64 if they are not valid UTF-8.
@@ -104,12 +118,9 @@ func (c *showCmd) Run(ctx context.Context, k *kong.Kong) error {
 			c.print(k.Stdout, e, history[e.Position])
 			continue
 		}
-		w := fullEntry{entryLine: newEntryLine(e), Headers: []headerText{}, Key: newBytesText(e.Raw.Key), Value: newBytesText(e.Raw.Value), History: history[e.Position]}
+		w := fullEntry{entryLine: newEntryLine(e), Headers: []headerText{}, Key: newBytesText(e.Raw.Key), Value: newBytesText(e.Raw.Value), History: newHistory(history[e.Position])}
 		for _, h := range e.Raw.Headers {
 			w.Headers = append(w.Headers, headerText{h.Key, newBytesText(h.Value)})
-		}
-		if w.History == nil {
-			w.History = []replay.Marker{}
 		}
 		if err := out.Encode(w); err != nil {
 			return err
@@ -158,6 +169,9 @@ func (c *showCmd) print(w io.Writer, e *replay.Record, history []replay.Marker) 
 	printRow(w, "history")
 	for _, m := range history {
 		text := done(m.Action)
+		if m.Corrected {
+			text = "corrected and " + text
+		}
 		if m.To != "" {
 			text += " to " + terminal.Printable(m.To, 0)
 		}
@@ -168,6 +182,10 @@ func (c *showCmd) print(w io.Writer, e *replay.Record, history []replay.Marker) 
 			text += ": " + terminal.Printable(m.Note, 0)
 		}
 		printRow(w, "  %s %s", formatTime(m.At), text)
+		if m.Corrected {
+			printRow(w, "    its original value: %d bytes", len(m.Original))
+			printIndented(w, "      ", m.Original)
+		}
 	}
 	if len(history) == 0 {
 		printRow(w, "  none")
@@ -191,9 +209,13 @@ func printKeyAndValue(w io.Writer, e *replay.Record) {
 		printRow(w, "value: none")
 	default:
 		printRow(w, "value: %d bytes", len(r.Value))
-		for l := range strings.SplitSeq(strings.TrimRight(readable(r.Value), "\n"), "\n") {
-			printRow(w, "  %s", l)
-		}
+		printIndented(w, "  ", r.Value)
+	}
+}
+
+func printIndented(w io.Writer, indent string, value []byte) {
+	for l := range strings.SplitSeq(strings.TrimRight(readable(value), "\n"), "\n") {
+		printRow(w, "%s%s", indent, l)
 	}
 }
 
