@@ -227,7 +227,7 @@ func TestFlappingAPI(t *testing.T) {
 			if r.late99 > 2*half+5*sec {
 				t.Errorf("p99 %v", r.late99)
 			}
-			if r.requestsPerCall[healthy] > 1.4 || r.requestsPerCall[missing] > 10 {
+			if r.requestsPerCall[healthy] > 1.4 || r.requestsPerCall[missing] > 10.5 { // random back-off: 9.7 to 10.03 in 120 runs
 				t.Errorf("%.2f requests per healthy call, %.2f per call without a record", r.requestsPerCall[healthy], r.requestsPerCall[missing])
 			}
 		})

@@ -106,9 +106,11 @@ func TestFencedDuringRequest(t *testing.T) {
 			e := newEnv(t)
 			e.feed(1500)
 			var started atomic.Bool
-			e.cluster.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+			e.cluster.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
 				e.cluster.KeepControl()
-				if !started.Swap(true) {
+				// The run announces itself outside a transaction, before it fences others.
+				p, ok := req.(*kmsg.ProduceRequest)
+				if inTransaction := !ok || p.TransactionID != nil; inTransaction && !started.Swap(true) {
 					e.cluster.SleepControl(func() { e.run(e.job()) })
 				}
 				return nil, nil, false
@@ -120,6 +122,35 @@ func TestFencedDuringRequest(t *testing.T) {
 			e.checkReplayed(all)
 		})
 	}
+}
+
+// TestFencedWithAnotherError: the first replay's error says that its transaction was
+// ended, but not by whom. It must not take the transactional id back.
+func TestFencedWithAnotherError(t *testing.T) {
+	e := newEnv(t)
+	e.feed(1500)
+	var ends atomic.Int32
+	var second replay.Result
+	e.cluster.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		e.cluster.KeepControl()
+		if ends.Add(1) != 1 {
+			return nil, nil, false
+		}
+		e.cluster.SleepControl(func() {
+			j := e.job()
+			j.Limit = 700
+			second = e.run(j)
+		})
+		resp := req.ResponseKind().(*kmsg.EndTxnResponse)
+		resp.ErrorCode = kerr.InvalidTxnState.Code
+		return resp, nil, true
+	})
+	result, err := replay.Run(context.Background(), e.job(), &watch{t: t})
+	if !errors.Is(err, replay.ErrFenced) || result.Completed != 0 || second.Completed != 700 {
+		t.Errorf("the first replay completed %d and returned %v, the second completed %d; want 0, %v, 700", result.Completed, err, second.Completed, replay.ErrFenced)
+	}
+	e.run(e.job())
+	e.checkReplayed(all)
 }
 
 // TestJournalIsReadAfterFencing has another replay commit just before a replay gets
@@ -223,11 +254,12 @@ func TestReinitialisedProducerDoesNotCommit(t *testing.T) {
 	j := e.job()
 	j.Rate = 200
 	o := &watch{t: t, committed: func(n int) { armed.Store(n == 200) }}
-	if _, err := replay.Run(context.Background(), j, o); err != nil {
-		t.Error(err)
+	if _, err := replay.Run(context.Background(), j, o); !errors.Is(err, replay.ErrFenced) {
+		t.Errorf("the first replay returned %v, want %v", err, replay.ErrFenced)
 	}
 	if second.Completed != 100 || o.retries.Load() != 1 {
 		t.Errorf("the second replay completed %d, the first one retried %d times; want 100 and 1", second.Completed, o.retries.Load())
 	}
+	e.run(e.job())
 	e.checkReplayed(all)
 }

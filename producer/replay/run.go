@@ -121,6 +121,9 @@ func (r *runner) attempt(ctx context.Context) error {
 	if s.journal == nil {
 		return errJournalMissing
 	}
+	if s.ended[r.id] {
+		return ErrFenced // the error that ended the last attempt did not say so
+	}
 	if !r.TakeOver {
 		if err := s.awaitOthers(ctx, r.id, r.observer.Waiting); err != nil {
 			return err
@@ -128,6 +131,10 @@ func (r *runner) attempt(ctx context.Context) error {
 	}
 	dead := maps.Clone(s.running)
 	delete(dead, r.id)
+	// Before fencing them, so that none that tries again takes the id back.
+	if err := r.announce(ctx, s.deadLetters.id, dead); err != nil {
+		return err
+	}
 	p, err := fencePrevious(ctx, r.Topics)
 	if err != nil {
 		return err
@@ -135,9 +142,6 @@ func (r *runner) attempt(ctx context.Context) error {
 	defer p.close()
 	// No other run can complete anything now.
 	if err := s.readJournal(ctx, kadm.NewClient(s.cl).ListEndOffsets); err != nil {
-		return err
-	}
-	if err := r.announce(ctx, s.deadLetters.id, dead); err != nil {
 		return err
 	}
 	if err := s.missing(&r.Filter); err != nil {

@@ -42,9 +42,20 @@ const defaultVersion = "4.2.1"
 // environment variable KAFKA_VERSION, or the default.
 func Version() string { return cmp.Or(os.Getenv("KAFKA_VERSION"), defaultVersion) }
 
-// transactionVersion is the cluster's feature level of that name; "": that of the
-// Kafka version.
-func transactionVersion() string { return os.Getenv("KAFKA_TRANSACTION_VERSION") }
+const transactionVersionVar = "KAFKA_TRANSACTION_VERSION"
+
+// TransactionVersion returns the feature level transaction.version of the clusters
+// that Start starts: that of the environment variable KAFKA_TRANSACTION_VERSION, or
+// the default of the version of Kafka, which before 4.0 is 0.
+func TransactionVersion() int {
+	if v, err := strconv.Atoi(os.Getenv(transactionVersionVar)); err == nil {
+		return v
+	}
+	if strings.HasPrefix(Version(), "3.") {
+		return 0
+	}
+	return 2
+}
 
 // ErrMissing is returned on a machine without Java or Maven.
 var ErrMissing = errors.New("a real Kafka needs java and mvn")
@@ -196,7 +207,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			return nil, err
 		}
 		format := []string{"kafka.tools.StorageTool", "format", "-t", clusterID, "-c", n.properties()}
-		if v := transactionVersion(); v != "" {
+		if v, set := os.LookupEnv(transactionVersionVar); set {
 			format = append(format, "--feature", "transaction.version="+v)
 		}
 		if cfg.Secured {

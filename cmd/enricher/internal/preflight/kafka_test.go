@@ -3,6 +3,7 @@ package preflight
 import (
 	"context"
 	"crypto/tls"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func TestKafkaIsCheckedWithoutChanges(t *testing.T) {
 	unchanged := func(want ...string) {
 		t.Helper()
 		before := w.snapshot()
-		w.check(want...)
+		w.check(append(want, ofVersion()...)...)
 		if after := w.snapshot(); after != before {
 			t.Errorf("before:\n%s\nafter:\n%s", before, after)
 		}
@@ -78,13 +79,13 @@ func TestKafkaIsCheckedWithoutChanges(t *testing.T) {
 		}
 		w.awaitProblems(4)
 		const unread = ": not authorized to describe the configuration"
-		w.check(
+		w.check(append(ofVersion(),
 			"fatal permission write topic enriched: missing → grant access with: kafka-acls --add --allow-principal User:… --operation Describe --operation Write --topic enriched",
 			"fatal permission write topic dead: missing, as is the one to describe it",
 			"fatal permission use group g: missing", "fatal permission use transactional-id g/a: missing",
 			"skipped topic dead: ", single[0], single[1],
 			"skipped min_insync_replicas calls"+unread, "skipped cleanup_policy calls"+unread, "skipped message_size calls"+unread, "skipped retention calls"+unread,
-		)
+		)...)
 		all := kadm.NewACLs().AnyResource().Allow("User:ANONYMOUS").AllowHosts().Operations(kmsg.ACLOperationAny).ResourcePatternType(kadm.ACLPatternAny)
 		if _, err := adm.DeleteACLs(t.Context(), all); err != nil {
 			t.Fatal(err)
@@ -107,6 +108,18 @@ func TestKafkaIsCheckedWithoutChanges(t *testing.T) {
 	w.cfg.TLS = true
 	w.cfg.Kafka = append(w.cfg.Kafka, kgo.DialTLSConfig(&tls.Config{}))
 	w.check("fatal seed_broker "+c.Brokers[0]+": TLS: not a TLS port", noBroker)
+}
+
+// ofVersion returns the findings about the version of Kafka that is tested.
+func ofVersion() []string {
+	var findings []string
+	if slices.ContainsFunc(losingMarkers, func(release string) bool { return strings.HasPrefix(kafka.Version(), release) }) {
+		findings = append(findings, "warning transaction_bug cluster: ")
+	}
+	if kafka.TransactionVersion() < 2 {
+		findings = append(findings, "warning transaction_version cluster: ")
+	}
+	return findings
 }
 
 // await waits until done returns true.
