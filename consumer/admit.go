@@ -116,13 +116,36 @@ func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outc
 		o.Entry, o.source = e, lookup.CacheHit
 		return o, nil
 	}
-	return o, &lookup.Event{
-		CallID: parsed.CallID, Assignment: p.assignment,
-		Time: o.at, Recorded: recorded,
-		// The record is a window into a batch of up to megabytes, and may have to
-		// wait for minutes.
-		Source: clone(rec),
+	if c.cfg.EventRecord == UseFirst {
+		if r := c.ownRecord(&parsed); r != nil {
+			o.Encoded, o.source = c.cfg.Encode(r), lookup.OwnRecord
+			if schemas.Sampled(parsed.CallID, c.cfg.VerifySample) {
+				c.scheduler.Verify(r)
+			}
+			return o, nil
+		}
 	}
+	// The record is a window into a batch of up to megabytes, and may have to wait for
+	// minutes.
+	rec = clone(rec)
+	ev = &lookup.Event{CallID: parsed.CallID, Assignment: p.assignment, Time: o.at, Recorded: recorded, Source: rec}
+	if c.cfg.EventRecord == UseFallback {
+		ev.Record = func() *schemas.CallRecord {
+			parsed, err := schemas.ParseEvent(rec.Value)
+			if err != nil {
+				return nil // cannot happen: it was parsed before
+			}
+			return c.ownRecord(&parsed)
+		}
+	}
+	return o, ev
+}
+
+// ownRecord returns the record that an event carries, or nil if it is not complete.
+func (c *Consumer) ownRecord(e *schemas.Event) *schemas.CallRecord {
+	r, state := e.OwnRecord()
+	c.metrics.EventRecords.WithLabelValues(string(state)).Inc()
+	return r
 }
 
 // clone copies what an outcome needs of a polled record.

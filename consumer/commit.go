@@ -243,7 +243,7 @@ func (c *conductor) buildOutput(o *outcome) *kgo.Record {
 		return c.records.DeadLetter(o.rec, o.failure)
 	}
 	rec := c.records.Enriched(o.rec, producer.Enrichment{
-		CallID: o.callID, Encoded: o.Encoded, RecordSource: schemas.FromAPI, Cache: o.source.String(), RequestID: o.RequestID,
+		CallID: o.callID, Encoded: o.Encoded, RecordSource: o.source.Record(), Cache: o.source.String(), RequestID: o.RequestID,
 	})
 	if o.withoutPayload || !c.records.Fits(rec) {
 		o.failure = &schemas.Failure{
@@ -305,6 +305,7 @@ func (c *conductor) count(o outcome) {
 		c.metrics.Events.WithLabelValues(outcomeDeadLetter, string(o.failure.Reason)).Inc()
 	default:
 		c.enriched.Inc()
+		c.sources[o.source.Record()].Inc()
 	}
 	c.metrics.EventSeconds.Observe(time.Since(o.at).Seconds())
 }

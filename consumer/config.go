@@ -52,6 +52,12 @@ type Config struct {
 	// partition that may be malformed; the partition is blocked at further ones. 0: any
 	// number.
 	MaxConsecutiveDeadLetters int
+	// EventRecord says when the record that an event carries is used. Default:
+	// NeverUse.
+	EventRecord EventRecord
+	// VerifySample is the fraction of calls, from 0 to 1, whose event's record is
+	// compared with the API's after it was used; 0: none. Only for UseFirst.
+	VerifySample float64
 	// Encode makes what is written of a call record. Default: schemas.EncodeJSON.
 	Encode func(*schemas.CallRecord) schemas.Encoded
 	// CacheSize (entries), CacheBytes and CacheTTL bound the cache of enriched
@@ -111,6 +117,20 @@ const (
 	None     = session.None
 )
 
+// EventRecord says when the record that an event carries is used instead of the
+// API's. It must be complete: see schemas.Event.OwnRecord.
+type EventRecord string
+
+// The values of EventRecord. A record of the API in the cache is always preferred.
+const (
+	NeverUse    EventRecord = "never"
+	UseFallback EventRecord = "fallback" // instead of a dead letter for lack of the API's record
+	UseFirst    EventRecord = "first"    // at once, without a request
+)
+
+// EventRecords returns all values.
+func EventRecords() []EventRecord { return []EventRecord{NeverUse, UseFallback, UseFirst} }
+
 // complete sets defaults and reports everything that is wrong at once.
 func (c *Config) complete() error {
 	var problems []error
@@ -121,6 +141,10 @@ func (c *Config) complete() error {
 	defaults(&c.CommitInterval, 50*time.Millisecond)
 	defaults(&c.DrainTimeout, 20*time.Second)
 	defaults(&c.AutoOffsetReset, Earliest)
+	defaults(&c.EventRecord, NeverUse)
+	if c.Encode == nil {
+		c.Encode = schemas.EncodeJSON
+	}
 	defaults(&c.SessionTimeout, session.DefaultSessionTimeout)
 	if c.Log == nil {
 		c.Log = zap.NewNop()
@@ -152,6 +176,9 @@ func (c *Config) complete() error {
 	}
 	if !slices.Contains([]AutoOffsetReset{Earliest, Latest, None}, c.AutoOffsetReset) {
 		bad("auto offset reset %q: must be earliest, latest or none", c.AutoOffsetReset)
+	}
+	if !slices.Contains(EventRecords(), c.EventRecord) {
+		bad("event record %q: must be never, fallback or first", c.EventRecord)
 	}
 	if c.Kafka == nil {
 		bad("Kafka options: missing")

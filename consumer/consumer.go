@@ -18,6 +18,7 @@ import (
 	"enricher/fetch/lookup"
 	"enricher/fetch/mailbox"
 	"enricher/producer"
+	"enricher/schemas"
 )
 
 // Pauses between a failed session and the next one: short enough that a restart
@@ -48,6 +49,7 @@ type Consumer struct {
 	started   time.Time
 
 	enriched, skipped, cacheHits prometheus.Counter
+	sources                      map[schemas.RecordSource]prometheus.Counter // of enriched records
 
 	// pollWarning and sizeWarning limit the log lines of causes that repeat.
 	pollWarning, sizeWarning rate.Sometimes
@@ -95,6 +97,10 @@ func New(cfg Config) (*Consumer, error) {
 			Metrics:                   cfg.Metrics.Lookup,
 			Log:                       cfg.Log,
 		}),
+		sources: map[schemas.RecordSource]prometheus.Counter{
+			schemas.FromAPI:   cfg.Metrics.RecordSources.WithLabelValues(string(schemas.FromAPI)),
+			schemas.FromEvent: cfg.Metrics.RecordSources.WithLabelValues(string(schemas.FromEvent)),
+		},
 		enriched:      cfg.Metrics.Events.WithLabelValues(outcomeEnriched, ""),
 		skipped:       cfg.Metrics.Events.WithLabelValues(outcomeSkipped, ""),
 		cacheHits:     cfg.Metrics.Lookup.CacheResults.WithLabelValues(lookup.CacheHit.String()),

@@ -15,6 +15,8 @@ type Metrics struct {
 	Lookup *lookup.Metrics
 
 	Events             *prometheus.CounterVec // outcome (enriched, dead_letter, skipped), reason ("" unless dead_letter)
+	RecordSources      *prometheus.CounterVec // source: api, event
+	EventRecords       *prometheus.CounterVec // state: one of schemas.RecordStates; looked at
 	EventSeconds       prometheus.Histogram   // the event's own time → its outcome committed
 	OldestEvent        prometheus.Gauge       // seconds; age of the oldest event in flight, 0 when none
 	Backlog            prometheus.Gauge       // events of the assigned partitions without an outcome, up to the high watermark
@@ -64,6 +66,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		Lookup:             lookup.NewMetrics(reg),
 		Events:             counters("events_total", "Events by committed outcome.", "outcome", "reason"),
+		RecordSources:      counters("enriched_records_total", "Enriched records by whose call record they were made from: the API's or the event's own.", "record_source"),
+		EventRecords:       counters("event_records_total", "Events whose own record was to be used, by its state.", "state"),
 		EventSeconds:       histogram("event_latency_seconds", "Time from an event's own time to its committed outcome.", []float64{.05, .1, .2, .5, 1, 2, 5, 7, 10, 20, 60, 120, 300, 900, 3600, 21600, 86400}),
 		OldestEvent:        gauge("oldest_event_age_seconds", "Age of the oldest event in flight; 0 when there is none."),
 		Backlog:            gauge("backlog_events", "Events of the assigned partitions that have no outcome yet."),
@@ -81,6 +85,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.Events.WithLabelValues(outcomeEnriched, "")
 	m.Events.WithLabelValues(outcomeSkipped, "")
+	for _, s := range schemas.RecordStates() {
+		m.EventRecords.WithLabelValues(string(s))
+	}
 	for _, r := range schemas.Reasons() {
 		m.Events.WithLabelValues(outcomeDeadLetter, string(r))
 	}

@@ -28,6 +28,9 @@ type Event struct {
 	// Time is when the callback was sent, in ms since 1970; 0 if it is absent or
 	// not valid.
 	Time int64
+
+	record  []byte // the CallRecord; a part of the value
+	records int    // objects of that name
 }
 
 // IsOtherCallback reports whether the event is a callback of another type.
@@ -42,9 +45,10 @@ func malformed(format string, args ...any) error {
 	return &MalformedError{fmt.Sprintf(format, args...)}
 }
 
-// ParseEvent parses an event; its errors are of type *MalformedError, and with one
-// the event has at most a CallId, if that is not what is wrong. Unknown fields are
-// ignored. A CallId that is an integer becomes its decimal digits. The
+// ParseEvent parses an event, which keeps parts of the value. Its errors are of type
+// *MalformedError, and with one the event has at most a CallId, if that is not what is
+// wrong. Unknown fields are ignored. A CallId that is an integer becomes its decimal
+// digits. The
 // CallId may be at the top level, in the CallRecord, or in both if they are equal.
 //
 // Around the JSON object it accepts what changes nothing about its meaning: the
@@ -125,6 +129,8 @@ func (p *eventParser) topLevel(name, value []byte) bool {
 	case "CallRecord":
 		switch {
 		case value[0] == '{':
+			p.event.record = value
+			p.event.records++
 			forEachMember(value, p.callRecord)
 		case !isNull(value):
 			p.fail(malformed("CallRecord is not an object%s", doubleEncoding(value)))

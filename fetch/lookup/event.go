@@ -14,6 +14,9 @@ type Event struct {
 	Time time.Time
 	// Recorded is when the event came into its topic. Zero: unknown.
 	Recorded time.Time
+	// Record returns the record that the event itself carries, if that may replace a
+	// dead letter, or nil. Nil: none does. It is called on the scheduler's goroutine.
+	Record func() *schemas.CallRecord
 	// Assignment groups events that Drop forgets together.
 	Assignment uint64
 	// Source is the caller's own, returned untouched with the outcome.
@@ -55,13 +58,22 @@ const (
 	Requested Source = iota // a request was made for this event
 	CacheHit                // the cache had it
 	Coalesced               // a request that was made for another event of the call
+	OwnRecord               // the event carried it
 )
 
-var sourceNames = [...]string{"miss", "hit", "coalesced"}
+var sourceNames = [...]string{"miss", "hit", "coalesced", ""}
 
 // String returns the value of the header enricher.cache and of the label
-// result of enricher_cache_results_total.
+// result of enricher_cache_results_total; "" for OwnRecord.
 func (s Source) String() string { return sourceNames[s] }
+
+// Record returns whose record it is.
+func (s Source) Record() schemas.RecordSource {
+	if s == OwnRecord {
+		return schemas.FromEvent
+	}
+	return schemas.FromAPI
+}
 
 // Outcome is what became of an event: an enriched value, or the failure that
 // makes it a dead letter.

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"enricher/fetch"
+	"enricher/schemas"
 )
 
 // Metrics holds the series about requests to the API. All label values come
@@ -18,7 +19,10 @@ type Metrics struct {
 	Pace           prometheus.Gauge       // 1: nothing was throttled lately
 	ClockAhead     prometheus.Gauge       // seconds; negative: behind
 	KeyUnreadable  prometheus.Gauge       // 1 while the key's file cannot be read again
-	CacheResults   *prometheus.CounterVec // result: one of the Sources
+	CacheResults   *prometheus.CounterVec // result: one of the Sources that have a name
+
+	Verifications     *prometheus.CounterVec // result: one of verificationResults
+	RecordDifferences *prometheus.CounterVec // field: one of schemas.ComparedFields
 }
 
 // The states of an event between its poll and its commit, as the metric
@@ -53,7 +57,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "enricher_secret_key_unreadable", Help: "1 while the file of the secret key cannot be read; the key that was read before is in use."}),
 		CacheResults: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "enricher_cache_results_total", Help: "Events by where their record came from: the cache, a request, or a request for another event."}, []string{"result"}),
+		Verifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "enricher_event_record_verifications_total", Help: "Records of events that were to be compared with the API's, by result."}, []string{"result"}),
+		RecordDifferences: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "enricher_event_record_differences_total", Help: "Fields in which a record of an event differed from the API's."}, []string{"field"}),
 	}
+	reg.MustRegister(m.Verifications, m.RecordDifferences)
 	reg.MustRegister(m.Requests, m.Responses, m.RequestSeconds, m.InFlight, m.Paused, m.Withheld, m.Pace, m.ClockAhead, m.KeyUnreadable, m.CacheResults)
 	for _, l := range fetch.ResponseLabels() {
 		m.Responses.WithLabelValues(l.Verdict.String(), l.Code)
@@ -66,6 +75,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	for _, s := range []Source{Requested, CacheHit, Coalesced} {
 		m.CacheResults.WithLabelValues(s.String())
+	}
+	for _, r := range verificationResults() {
+		m.Verifications.WithLabelValues(r)
+	}
+	for _, f := range schemas.ComparedFields() {
+		m.RecordDifferences.WithLabelValues(f)
 	}
 	return m
 }

@@ -14,17 +14,19 @@ import (
 type request struct {
 	kind    requestKind
 	callID  string
-	call    *call // of a request for a call
-	round   int   // of the guard, when it began
+	call    *call               // of a request for a call
+	verify  *schemas.CallRecord // of a request for a verification
+	round   int                 // of the guard, when it began
 	started time.Time
 }
 
 type requestKind uint8
 
 const (
-	forCall  requestKind = iota // for a call that events wait for
-	forProbe                    // for a call that does not exist: does the API work?
-	forScout                    // for a call whose event is not in flight yet: does the API have records?
+	forCall         requestKind = iota // for a call that events wait for
+	forProbe                           // for a call that does not exist: does the API work?
+	forScout                           // for a call whose event is not in flight yet: does the API have records?
+	forVerification                    // for a call whose event carried a record: is the API's the same?
 )
 
 // response is what came of one request.
@@ -79,7 +81,12 @@ func (s *Scheduler) next(now time.Time) (request, time.Duration) {
 		if !s.scouting {
 			wait = min(wait, s.guard.ScoutDelay(now))
 		}
-		return r, wait
+		verify := s.nextVerification(now)
+		if verify == 0 {
+			r.kind, r.verify = forVerification, s.verifications[0].record
+			r.callID = r.verify.CallID
+		}
+		return r, min(wait, verify)
 	}
 	r.call, r.callID = c, c.id
 	return r, 0
@@ -178,6 +185,8 @@ func (s *Scheduler) request(ctx context.Context, q *request, slot *Slot) {
 	case forCall:
 		s.queue.take(q.call)
 		s.lookingUp += len(q.call.waiters)
+	case forVerification:
+		s.verifications = s.verifications[1:]
 	}
 	s.inFlight++
 	s.requests.Go(func() {

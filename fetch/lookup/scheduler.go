@@ -2,10 +2,12 @@ package lookup
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"enricher/fetch"
 	"enricher/fetch/mailbox"
@@ -19,6 +21,9 @@ const (
 	maxIdle            = 5 * time.Second        // between two looks, if nothing else happens
 	idleWait           = time.Hour              // nothing to do until a signal
 )
+
+// logInterval is between two log lines of a cause that repeats.
+const logInterval = 10 * time.Second
 
 // API makes requests to the call-record API; fetch.Client is one.
 type API interface {
@@ -90,7 +95,10 @@ type Scheduler struct {
 	lookingUp int // of events, those whose call has a request in flight
 	draining  bool
 	drains    []*assignmentDrain // whose requests are in flight
-	keyCheck  struct {
+	// verifications wait here, the first due first.
+	verifications     []verification
+	differenceWarning rate.Sometimes
+	keyCheck          struct {
 		next    time.Time
 		running bool
 	}
@@ -113,6 +121,7 @@ type message struct {
 	drain    bool
 	scouted  *scouted
 	keyCheck *keyCheck
+	verify   *schemas.CallRecord
 	response *response
 
 	drainAssignments *assignmentDrain
@@ -158,7 +167,8 @@ type waiter struct {
 	added       time.Time
 	first, last time.Time // attempts
 	attempts    int
-	notYet      int // NotYet responses
+	notYet      int  // NotYet responses
+	over        bool // the not-found window, at the last response
 }
 
 // NewScheduler returns a scheduler that does nothing until Run.
@@ -178,6 +188,8 @@ func NewScheduler(cfg Config) *Scheduler {
 		guard:    NewGuard(cfg.MaxConsecutiveDeadLetters),
 		calls:    make(map[string]*call),
 		withheld: make(map[*call]struct{}),
+
+		differenceWarning: rate.Sometimes{Interval: logInterval},
 	}
 }
 
@@ -234,6 +246,9 @@ func (s *Scheduler) drainInbox(now time.Time) {
 		}
 		if m.keyCheck != nil {
 			s.onKeyCheck(m.keyCheck, now)
+		}
+		if m.verify != nil {
+			s.enqueueVerification(m.verify, now)
 		}
 		if m.response != nil {
 			s.handleResponse(m.response, now)
@@ -309,11 +324,11 @@ func (s *Scheduler) isInFlight(c *call) bool {
 
 // complete hands over the outcomes of the waiters that done selects, and keeps
 // the others.
-func (s *Scheduler) complete(c *call, now time.Time, outcome func(i int, w *waiter) (Outcome, bool)) {
+func (s *Scheduler) complete(c *call, now time.Time, outcome func(w *waiter) (Outcome, bool)) {
 	var kept []waiter
 	for i := range c.waiters {
 		w := &c.waiters[i]
-		o, done := outcome(i, w)
+		o, done := outcome(w)
 		if !done {
 			kept = append(kept, *w)
 			continue
@@ -325,10 +340,29 @@ func (s *Scheduler) complete(c *call, now time.Time, outcome func(i int, w *wait
 	c.waiters = kept
 }
 
+// useOwnRecords completes the waiters that would become dead letters for lack of the
+// API's record and carry their own.
+func (s *Scheduler) useOwnRecords(c *call, now time.Time, reason func(*waiter) schemas.Reason) {
+	s.complete(c, now, func(w *waiter) (Outcome, bool) {
+		if w.event.Record == nil || !slices.Contains(replaceable, reason(w)) {
+			return Outcome{}, false
+		}
+		r := w.event.Record()
+		if r == nil {
+			return Outcome{}, false
+		}
+		return Outcome{Entry: Entry{Encoded: s.Encode(r)}, Source: OwnRecord}, true
+	})
+}
+
+// replaceable are the reasons that a record of the event's own makes void. The API
+// has said nothing about the call. In not_ended it has, and its word counts for more.
+var replaceable = []schemas.Reason{schemas.NotFound, schemas.Expired, schemas.LookupFailed}
+
 // fail makes dead letters of the waiters for which reason returns one.
-func (s *Scheduler) fail(c *call, r *fetch.Response, now time.Time, reason func(i int, w *waiter) schemas.Reason) {
-	s.complete(c, now, func(i int, w *waiter) (Outcome, bool) {
-		why := reason(i, w)
+func (s *Scheduler) fail(c *call, r *fetch.Response, now time.Time, reason func(*waiter) schemas.Reason) {
+	s.complete(c, now, func(w *waiter) (Outcome, bool) {
+		why := reason(w)
 		if why == "" {
 			return Outcome{}, false
 		}

@@ -3,6 +3,7 @@ package lookup
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,8 @@ func (s *Scheduler) handleResponse(r *response, now time.Time) {
 		s.onScoutResponse(r, now)
 	case forCall:
 		s.onCallResponse(r, now)
+	case forVerification:
+		s.onVerified(r, now)
 	}
 }
 
@@ -49,6 +52,8 @@ func (s *Scheduler) onWithheld(r *response, now time.Time) {
 		s.scouted = r.callID
 	case forCall:
 		s.onCallResponse(r, now)
+	case forVerification:
+		s.onVerified(r, now)
 	}
 }
 
@@ -147,7 +152,7 @@ func (s *Scheduler) onCallResponse(r *response, now time.Time) {
 	case fetch.Retry, fetch.AccountRejected, fetch.Unknown:
 		withhold = s.onBad(c, r, now)
 	case fetch.Rejected:
-		withhold = s.end(c, r, now, func(int, *waiter) schemas.Reason { return schemas.Rejected })
+		withhold = s.end(c, r, now, func(*waiter) schemas.Reason { return schemas.Rejected })
 	case fetch.Throttled: // due again at once, at the limiter's pace
 	}
 }
@@ -173,19 +178,17 @@ func (s *Scheduler) countAttempt(c *call, r *response) {
 func (s *Scheduler) onFound(c *call, r *response, now time.Time) {
 	s.release(now)
 	s.Cache.Put(now, c.id, Entry{r.encoded, r.RequestID})
-	s.complete(c, now, func(i int, _ *waiter) (Outcome, bool) {
-		source := Coalesced
-		if i == 0 {
-			source = Requested
-		}
-		return Outcome{Entry: Entry{r.encoded, r.RequestID}, Source: source}, true
+	source := Requested
+	s.complete(c, now, func(*waiter) (Outcome, bool) {
+		o := Outcome{Entry: Entry{r.encoded, r.RequestID}, Source: source}
+		source = Coalesced // the others
+		return o, true
 	})
 }
 
 // onNotYet schedules the next attempt: each event has its own window, and those
 // whose window is over become dead letters.
 func (s *Scheduler) onNotYet(c *call, r *response, now time.Time) (withhold bool) {
-	over := make([]bool, len(c.waiters))
 	anyOver, allOver := false, true
 	for i := range c.waiters {
 		w := &c.waiters[i]
@@ -194,15 +197,15 @@ func (s *Scheduler) onNotYet(c *call, r *response, now time.Time) (withhold bool
 		if again && (c.unpaused == 0 || wait < c.unpaused) {
 			c.unpaused, c.unpausedSince, c.due = wait, r.started, r.started.Add(wait)
 		}
-		over[i] = !again
+		w.over = !again
 		anyOver, allOver = anyOver || !again, allOver && !again
 	}
 	if !anyOver {
 		return false
 	}
-	withhold = s.end(c, r, now, func(i int, w *waiter) schemas.Reason {
+	withhold = s.end(c, r, now, func(w *waiter) schemas.Reason {
 		switch {
-		case !over[i]:
+		case !w.over:
 			return ""
 		case s.isExpired(w.event, r.started):
 			return schemas.Expired
@@ -246,7 +249,7 @@ func (s *Scheduler) onBad(c *call, r *response, now time.Time) (withhold bool) {
 	if !s.Retry.GiveUp(s.breaker.Unpaused(c.failingSince, now), c.evidence, othersWork) {
 		return false
 	}
-	return s.end(c, r, now, func(int, *waiter) schemas.Reason {
+	return s.end(c, r, now, func(*waiter) schemas.Reason {
 		if r.Verdict == fetch.Unknown {
 			return schemas.UnknownCode
 		}
@@ -254,9 +257,13 @@ func (s *Scheduler) onBad(c *call, r *response, now time.Time) (withhold bool) {
 	})
 }
 
-// end makes dead letters of the waiters for which reason returns one, if the
-// guard allows it.
-func (s *Scheduler) end(c *call, r *response, now time.Time, reason func(i int, w *waiter) schemas.Reason) (withhold bool) {
+// end makes dead letters of the waiters for which reason returns one, if they do not
+// carry a record and the guard allows it.
+func (s *Scheduler) end(c *call, r *response, now time.Time, reason func(*waiter) schemas.Reason) (withhold bool) {
+	s.useOwnRecords(c, now, reason)
+	if !slices.ContainsFunc(c.waiters, func(w waiter) bool { return reason(&w) != "" }) {
+		return false
+	}
 	switch s.guard.Allow(now, r.round) {
 	case Allowed:
 		s.fail(c, &r.Response, now, reason)
@@ -269,5 +276,5 @@ func (s *Scheduler) end(c *call, r *response, now time.Time, reason func(i int, 
 }
 
 func (s *Scheduler) failAll(c *call, r *fetch.Response, now time.Time, reason schemas.Reason) {
-	s.fail(c, r, now, func(int, *waiter) schemas.Reason { return reason })
+	s.fail(c, r, now, func(*waiter) schemas.Reason { return reason })
 }

@@ -61,6 +61,8 @@ func (f *ServiceFlags) Pipeline() consumer.Config {
 		APIRate:                   f.APIRate,
 		Retry:                     lookup.RetryPolicy{LookupDelay: f.LookupDelay, NotFoundWindow: f.NotFoundWindow, RetryWindow: f.RetryWindow},
 		MaxConsecutiveDeadLetters: f.MaxConsecutiveDeadLetters,
+		EventRecord:               consumer.EventRecord(f.EventRecord),
+		VerifySample:              f.VerifySample,
 		CacheSize:                 f.CacheSize,
 		CacheBytes:                int64(f.CacheBytes),
 		CacheTTL:                  f.CacheTTL,
@@ -139,6 +141,8 @@ type LookupFlags struct {
 	NotFoundWindow            time.Duration `default:"2m" help:"How long to retry a record that is not found."`
 	RetryWindow               time.Duration `default:"5m" help:"How long to retry a call that keeps failing while others succeed."`
 	MaxConsecutiveDeadLetters int           `default:"1000" help:"Consecutive lookups that may be dead-lettered before further dead letters are withheld, and malformed events in a row that block a partition (0 = off)."`
+	EventRecord               string        `default:"never" values:"never,fallback,first" help:"When to use the record that an event carries, if it is complete: never; fallback: instead of a dead letter for lack of the API's record; first: at once, without a request."`
+	VerifySample              float64       `default:"0" help:"With --event-record first: fraction of the calls (0 to 1) whose record is also requested and compared; output does not wait for it."`
 	CacheSize                 int           `default:"100000" help:"Maximum number of cached records (0 disables the cache)."`
 	CacheBytes                ByteSize      `default:"256MiB" help:"Maximum memory of the cache."`
 	CacheTTL                  time.Duration `name:"cache-ttl" default:"1h" help:"How long a record stays cached."`
@@ -150,6 +154,12 @@ func (f *LookupFlags) Check(src *Sources) {
 	src.atLeast("not-found-window", int64(f.NotFoundWindow), int64(time.Second), "1s")
 	src.atLeast("retry-window", int64(f.RetryWindow), int64(time.Second), "1s")
 	src.atLeast("max-consecutive-dead-letters", int64(f.MaxConsecutiveDeadLetters), 0, "0 (off)")
+	src.OneOf("event-record", f.EventRecord)
+	if !(f.VerifySample >= 0 && f.VerifySample <= 1) { // NaN is neither
+		src.Problem("verify-sample", "must be from 0 to 1")
+	} else if f.VerifySample > 0 && f.EventRecord != string(consumer.UseFirst) {
+		src.Problem("verify-sample", "verifies records that events carry, which are used with --event-record first only; add that, or leave it out")
+	}
 	src.atLeast("cache-size", int64(f.CacheSize), 0, "0 (no cache)")
 	src.atLeast("cache-bytes", int64(f.CacheBytes), 0, "0")
 	src.atLeast("cache-ttl", int64(f.CacheTTL), int64(time.Second), "1s")

@@ -23,6 +23,7 @@ import (
 	"enricher/cmd/enricher/internal/admin"
 	"enricher/cmd/enricher/internal/config"
 	"enricher/cmd/enricher/internal/terminal"
+	"enricher/consumer"
 	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
 )
@@ -44,11 +45,12 @@ const (
 
 // Command is the demo.
 type Command struct {
-	Events  int         `default:"2000" group:"Events:" help:"Number of events to produce."`
-	Rate    float64     `default:"250" group:"Events:" help:"Events per second."`
-	Seed    int         `default:"1" group:"Events:" help:"Random seed."`
-	Brokers config.List `placeholder:"HOST:PORT" group:"Kafka:" help:"Use this Kafka (with temporary topics) instead of the embedded broker."`
-	Admin   string      `name:"admin-addr" placeholder:"HOST:PORT" group:"Service:" help:"Address of /livez, /readyz and /metrics of instance a."`
+	Events      int         `default:"2000" group:"Events:" help:"Number of events to produce."`
+	Rate        float64     `default:"250" group:"Events:" help:"Events per second."`
+	Seed        int         `default:"1" group:"Events:" help:"Random seed."`
+	EventRecord string      `default:"never" values:"never,fallback,first" group:"Lookups:" help:"When to use the record that an event carries: never, fallback or first, as in enricher run."`
+	Brokers     config.List `placeholder:"HOST:PORT" group:"Kafka:" help:"Use this Kafka (with temporary topics) instead of the embedded broker."`
+	Admin       string      `name:"admin-addr" placeholder:"HOST:PORT" group:"Service:" help:"Address of /livez, /readyz and /metrics of instance a."`
 }
 
 // Example returns a command line for the help.
@@ -62,6 +64,7 @@ func (c *Command) Check(src *config.Sources) {
 	if c.Rate <= 0 {
 		src.Problem("rate", "must be more than 0")
 	}
+	src.OneOf("event-record", c.EventRecord)
 }
 
 // settings is what an instance needs to know. The demo passes it to its child
@@ -72,6 +75,7 @@ type settings struct {
 	Group                 string
 	Input, Enriched, Dead string // topics
 	SessionTimeout        time.Duration
+	EventRecord           consumer.EventRecord
 }
 
 // Run produces events for two instances, kills one of them halfway, and compares
@@ -88,14 +92,14 @@ func (c *Command) Run(ctx context.Context, k *kong.Kong) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeKafka()) }()
-	s.API = server.URL
+	s.API, s.EventRecord = server.URL, consumer.EventRecord(c.EventRecord)
 	_, _ = fmt.Fprintf(k.Stdout, `%d events at %v per second. Records are looked up %v after the call ends
 (production: 5s); missing records are retried for %v (production: 2m).
 Instance b is killed (SIGKILL) halfway and restarted.
 
 `, c.Events, c.Rate, lookupDelay, notFoundWindow)
 
-	feed := &feeder{topic: s.Input, events: c.Events, rate: c.Rate, seed: uint64(c.Seed), api: api}
+	feed := &feeder{topic: s.Input, events: c.Events, rate: c.Rate, seed: uint64(c.Seed), api: api, eventRecord: s.EventRecord}
 	v := newView(terminal.NewWriter(k.Stdout), c.Events)
 	if err := c.play(ctx, s, feed, v, api); err != nil {
 		return err

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"enricher/consumer"
 	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
 	"enricher/schemas"
@@ -46,6 +48,8 @@ type feeder struct {
 	rate   float64
 	seed   uint64
 	api    *fetchtest.API
+
+	eventRecord consumer.EventRecord
 	// halfway and later are called once each, after half and after three
 	// quarters of the events.
 	halfway, later func()
@@ -129,18 +133,37 @@ func (f *feeder) event(rng *rand.Rand, n int) (*kgo.Record, audit.Expect) {
 		default:
 			f.calls = append(f.calls, id)
 		}
-		if e.Reasons == nil {
-			record := f.api.RecordFor(id)
-			e.CallID, e.Enriched = id, schemas.Enrich(&record).Encode()
-		}
-		r.Value = fmt.Appendf(nil, `{"CallbackCommand":"Call.CallbackAfterEndCall","CallRecord":{"CallId":%q},"EventTime":%d}`, id, now.UnixMilli())
+		record := f.api.RecordFor(id)
+		r.Value = endCall(&record, now)
 		if kind >= 95 {
 			r.Value = fmt.Appendf(nil, `{"CallId":%q}`, id)
+		}
+		if e.Reasons == nil || f.eventRecord != consumer.NeverUse && carriesRecord(r.Value) {
+			e.Reasons, e.CallID, e.Enriched = nil, id, schemas.EncodeJSON(&record).Value
 		}
 		r.Key = []byte(id)
 	}
 	e.Key, e.Value = r.Key, r.Value
 	return r, e
+}
+
+// endCall is the callback for the end of a call, with its record.
+func endCall(record *schemas.CallRecord, at time.Time) []byte {
+	b, err := json.Marshal(record)
+	if err != nil {
+		panic(err) // cannot happen: no field can fail
+	}
+	return fmt.Appendf(nil, `{"CallbackCommand":"Call.CallbackAfterEndCall","CallRecord":%s,"EventTime":%d}`, b, at.UnixMilli())
+}
+
+// carriesRecord reports whether an event carries a record that can replace the API's.
+func carriesRecord(event []byte) bool {
+	e, err := schemas.ParseEvent(event)
+	if err != nil {
+		return false
+	}
+	_, state := e.OwnRecord()
+	return state == schemas.CompleteRecord
 }
 
 var malformed = func() [][]byte {

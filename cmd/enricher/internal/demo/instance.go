@@ -41,6 +41,7 @@ func (s *settings) newInstance(name string) (*instance, error) {
 		InputTopics: []string{s.Input}, EnrichedTopic: s.Enriched, DeadLetterTopic: s.Dead,
 		SDKAppID: fetchtest.DemoSDKAppID, Client: client, APIRate: apiRate,
 		Retry:                     lookup.RetryPolicy{LookupDelay: lookupDelay, NotFoundWindow: notFoundWindow, RetryWindow: notFoundWindow},
+		EventRecord:               s.EventRecord,
 		MaxConsecutiveDeadLetters: 1000, CacheSize: 100000, CacheBytes: 256 << 20, CacheTTL: math.MaxInt64,
 		SessionTimeout: s.SessionTimeout, Heartbeat: s.SessionTimeout / 10,
 	}
