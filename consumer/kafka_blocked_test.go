@@ -138,6 +138,18 @@ func TestKafkaCompactedDeadLetterTopic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		e.Eventually(time.Minute, func() error { // a broker applies it later
+			configs, err := e.Admin().DescribeTopicConfigs(t.Context(), e.Dead)
+			if err != nil {
+				return err
+			}
+			for _, c := range configs[0].Configs {
+				if c.Key == "cleanup.policy" && c.MaybeValue() == compact {
+					return nil
+				}
+			}
+			return errors.New("the topic is not compacted")
+		})
 		i := e.Start("a")
 		e.FeedCalls("before-", partitions)
 		e.Await(time.Minute)
