@@ -35,7 +35,7 @@ func SharedKafka(t testing.TB) *Broker {
 	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
 		return Connect(t, strings.Split(brokers, ",")...)
 	}
-	wantKafka(t)
+	WantKafka(t)
 	shared.start.Do(func() {
 		shared.cluster, shared.err = kafka.Start(context.Background(), kafka.Config{Properties: sharedProperties})
 	})
@@ -46,7 +46,7 @@ func SharedKafka(t testing.TB) *Broker {
 // OwnKafka starts a real Kafka for one test, which may stop it, or skips the test.
 func OwnKafka(t testing.TB, cfg kafka.Config) (*Broker, *kafka.Cluster) {
 	t.Helper()
-	wantKafka(t)
+	WantKafka(t)
 	c, err := kafka.Start(t.Context(), cfg)
 	mustStart(t, err)
 	t.Cleanup(func() {
@@ -57,7 +57,9 @@ func OwnKafka(t testing.TB, cfg kafka.Config) (*Broker, *kafka.Cluster) {
 	return Connect(t, c.Brokers...), c
 }
 
-func wantKafka(t testing.TB) {
+// WantKafka skips a test that is for a real Kafka, or for what its tests install, unless it
+// is asked for.
+func WantKafka(t testing.TB) {
 	t.Helper()
 	if os.Getenv("KAFKA_TESTS") == "" {
 		t.Skip("not on a real Kafka: set KAFKA_TESTS=1 (needs java and mvn), or KAFKA_BROKERS for most of these tests")
