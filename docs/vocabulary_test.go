@@ -32,6 +32,7 @@ var retired = []retiredWord{
 		{phrase: "answered calls?|calls? answered|answered true", reason: "people answer calls"},
 		{files: "schemas/*", reason: "answered is a field of the enriched record"},
 		{files: "docs/contract.md", reason: "the same"},
+		{files: "deploy/recipes/*", reason: "the same"},
 		{files: "cmd/enricher/internal/demo/view*.go", reason: "the demo shows an answered call"},
 	}},
 	{word: "quotas?", instead: "rate limit, rate limiter, share", except: []exception{

@@ -17,7 +17,7 @@ var errMissing = errors.New("cannot be installed")
 
 // installPython installs the packages of a file for pip, and returns their directory.
 func installPython(ctx context.Context, requirements string) (string, error) {
-	return install(ctx, []string{requirements}, "python3", "-m", "pip", "install", "--quiet", "--target", "packages", "-r", requirements)
+	return install(ctx, []string{requirements}, "python3", "-m", "pip", "install", "--quiet", "--target", "packages", "-r", filepath.Base(requirements))
 }
 
 // installNode installs the packages of package.json, and returns their directory.
@@ -60,7 +60,7 @@ func install(ctx context.Context, files []string, command ...string) (string, er
 	}
 	defer os.RemoveAll(work)
 	for file, b := range contents {
-		if err := os.WriteFile(filepath.Join(work, file), b, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(work, filepath.Base(file)), b, 0o644); err != nil {
 			return "", err
 		}
 	}
