@@ -30,7 +30,7 @@ type Enrichment struct {
 
 // Enriched returns the enriched record for an event. It does not copy the value.
 func (b *RecordBuilder) Enriched(event *kgo.Record, e Enrichment) *kgo.Record {
-	h := make([]kgo.RecordHeader, 0, 8)
+	h := make([]kgo.RecordHeader, 0, 9)
 	h = append(h,
 		header(schemas.HeaderSourceTopic, event.Topic),
 		number(schemas.HeaderSourcePartition, int64(event.Partition)),
@@ -44,6 +44,9 @@ func (b *RecordBuilder) Enriched(event *kgo.Record, e Enrichment) *kgo.Record {
 	}
 	if e.RequestID != "" {
 		h = append(h, header(schemas.HeaderRequestID, e.RequestID))
+	}
+	if e.SchemaID != nil {
+		h = append(h, kgo.RecordHeader{Key: schemas.HeaderValueSchemaID, Value: e.SchemaID})
 	}
 	return &kgo.Record{Topic: b.EnrichedTopic, Key: []byte(e.CallID), Value: e.Value, Headers: h}
 }

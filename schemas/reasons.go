@@ -27,6 +27,7 @@ const (
 	HeaderSourceOffset      = "enricher.source_offset"
 	HeaderCache             = "enricher.cache"         // hit, coalesced (served by another event's request) or miss; absent if the event's own record was used
 	HeaderRecordSource      = "enricher.record_source" // a RecordSource
+	HeaderValueSchemaID     = "__value_schema_id"      // the GUID of the value's schema, by which deserializers of schema registries find it; binary
 	HeaderRequestID         = "enricher.request_id"
 	HeaderSDKAppID          = "enricher.sdk_app_id"
 	HeaderOriginalTimestamp = "enricher.original_timestamp" // when the event was first produced, ms since 1970

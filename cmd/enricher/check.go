@@ -13,7 +13,9 @@ import (
 	"enricher/cmd/enricher/internal/admin"
 	"enricher/cmd/enricher/internal/config"
 	"enricher/cmd/enricher/internal/preflight"
+	"enricher/cmd/enricher/internal/registry"
 	"enricher/consumer"
+	"enricher/schemas"
 )
 
 // checkCmd takes the flags of run, so that its report holds for a run with the
@@ -48,6 +50,8 @@ func (c *checkCmd) Run(ctx context.Context, k *kong.Kong) error {
 		Start:           consumer.AutoOffsetReset(c.AutoOffsetReset),
 		APIRate:         c.APIRate,
 		API:             c.Client,
+		Registry:        c.Registry,
+		Identify:        func(s registry.Schema) error { return c.Identify(new(schemas.Encoder), s) },
 		MaxRecordBytes:  int(c.BatchMaxBytes),
 		Compression:     c.Compression,
 		Codecs:          config.Codecs(),

@@ -42,7 +42,7 @@ type cli struct {
 	Check      checkCmd       `cmd:"" help:"Check everything that run needs and report problems; read-only."`
 	Skip       skipCmd        `cmd:"" help:"Move the stopped group past a damaged batch or a single event."`
 	Dlq        dlqcmd.Command `cmd:"" help:"Inspect, replay or discard dead letters."`
-	Schema     schemaCmd      `cmd:"" help:"Print the schema of enriched records."`
+	Schema     schemaCmd      `cmd:"" help:"Print or register the schema of enriched records."`
 	Settings   configCmd      `cmd:"" name:"config" help:"Print the configuration, or a schema of its file."`
 	Completion completionCmd  `cmd:"" help:"Print a script for a shell that completes command lines."`
 	Complete   completeCmd    `cmd:"" hidden:""`

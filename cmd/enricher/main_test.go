@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Values[simulator{}] = new(*fetchtest.API)
+			e.Values[fakeRegistry{}] = new(*fakeRegistry)
 			e.Setenv("ENRICHER_SECRET_KEY", fetchtest.DemoKey)
 			e.Setenv("ENRICHER_SDK_APP_ID", strconv.Itoa(fetchtest.DemoSDKAppID))
 			return os.WriteFile(e.WorkDir+"/key", []byte(fetchtest.DemoKey+"\n"), 0o600)
@@ -44,6 +45,7 @@ func TestScripts(t *testing.T) {
 			"api": api, "kafka": kafka, "feed": feed, "outcomes": outcomes, "http": httpGet, "nosecrets": noSecrets, "freeport": freePort,
 			"secure-api": secureAPI, "proxy": startProxy, "alter": alterTopic, "clusterstate": clusterState,
 			"dead-letters": deadLetters, "many-dead-letters": manyDeadLetters, "records": records, "topic": topic, "journal": awaitJournal,
+			"registry": schemaRegistry, "enriched": enrichedValues,
 		},
 	})
 }

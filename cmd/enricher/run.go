@@ -2,17 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/signal"
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
 	"enricher/cmd/enricher/internal/admin"
@@ -22,6 +18,7 @@ import (
 	"enricher/cmd/enricher/internal/preflight"
 	"enricher/consumer"
 	"enricher/consumer/session"
+	"enricher/schemas"
 )
 
 type runCmd struct{ config.ServiceFlags }
@@ -44,6 +41,8 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 	kafkaLog := admin.KafkaLog(c.Log) // one for all clients, so that it limits what they repeat
 	kafka := func() []kgo.Opt { return append(slices.Clone(c.Options), kafkaLog) }
 	cfg.Kafka = kafka
+	encoder := &schemas.Encoder{Format: c.Format()}
+	cfg.Encode = encoder.Encode
 	s, err := newService(cfg, c.Credentials)
 	if err != nil {
 		return err
@@ -68,6 +67,9 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 		zap.String("group", c.Group), zap.String("instance", c.Instance), zap.Strings("input_topics", c.InputTopics),
 		zap.Stringer("admin", server.Addr))
 
+	if err := c.identify(ctx, encoder, &s.status); err != nil || ctx.Err() != nil {
+		return err
+	}
 	if err := awaitKafka(ctx, kafka(), c.requirements(), &s.status, c.Log); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -77,6 +79,21 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 	}
 	c.Log.Info("stopped")
 	return nil
+}
+
+// identify makes an encoder write how readers find the schema in the registry, if
+// there is one.
+func (c *runCmd) identify(ctx context.Context, e *schemas.Encoder, s *startupStatus) error {
+	if c.Registry == nil {
+		return nil
+	}
+	found, err := awaitSchema(ctx, c.Registry, s, c.Log)
+	if err == nil && ctx.Err() == nil {
+		c.Log.Info("schema found in the registry", zap.String("subject", found.Subject), zap.Int("version", found.Version),
+			zap.Int("id", found.ID), zap.String("guid", found.GUID))
+		err = c.Identify(e, found)
+	}
+	return hint.Explain(err, "")
 }
 
 // watchCredentials looks after the credentials for Kafka until the returned function
@@ -126,25 +143,6 @@ func (s *service) warnings() []string {
 	return append(hint.Conditions(s.pipeline.Warnings()), hint.Credentials(s.credentials.Problems())...)
 }
 
-// startupStatus is the reason why the service is not running yet, or "" once it
-// is running.
-type startupStatus struct {
-	mu     sync.Mutex
-	reason string
-}
-
-func (s *startupStatus) set(reason string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reason = reason
-}
-
-func (s *startupStatus) get() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reason
-}
-
 // requirements returns what the service uses on the brokers.
 func (c *runCmd) requirements() preflight.Requirements {
 	return preflight.Requirements{
@@ -154,90 +152,4 @@ func (c *runCmd) requirements() preflight.Requirements {
 		Write:           []string{c.EnrichedTopic, c.DeadLetterTopic},
 		Principal:       c.Principal(),
 	}
-}
-
-// While Kafka is unavailable at the start, the service tries again and logs that
-// it is waiting at these intervals.
-const (
-	retryKafkaEvery = time.Second
-	logWaitingEvery = 10 * time.Second
-	checkTimeout    = 10 * time.Second // of one try
-	// Brokers learn of a new topic or permission some time after its creator.
-	problemsLast = 3 * time.Second
-)
-
-// awaitKafka waits until Kafka responds. It returns everything in Kafka that
-// keeps the service from running, for problemsLast, or nil when ctx ends first.
-func awaitKafka(ctx context.Context, opts []kgo.Opt, r preflight.Requirements, s *startupStatus, log *zap.Logger) error {
-	cl, err := kgo.NewClient(append(opts, kgo.RequestRetries(0))...)
-	if err != nil {
-		return fmt.Errorf("configure Kafka client: %w", err)
-	}
-	defer cl.Close()
-	var logged, found time.Time
-	for ctx.Err() == nil {
-		problems, err := checkKafka(ctx, cl, r)
-		if err == nil {
-			err = errors.Join(problems...)
-			if found.IsZero() {
-				found = time.Now()
-			}
-			if err == nil || time.Since(found) >= problemsLast {
-				return err
-			}
-			logged = time.Now() // nothing to log: what still fails then is the error of the command
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		advice := hint.Connection(err)
-		s.set("kafka: " + err.Error() + "; " + advice)
-		if time.Since(logged) >= logWaitingEvery {
-			logged = time.Now()
-			log.Warn("waiting for Kafka", zap.Error(err), zap.String("hint", advice))
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(retryKafkaEvery):
-		}
-	}
-	return nil
-}
-
-// checkKafka checks topics and permissions, and that group and transactional id
-// have a coordinator. The error means that Kafka does not respond, or not yet.
-func checkKafka(ctx context.Context, cl *kgo.Client, r preflight.Requirements) (problems []error, err error) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	problems, err = r.Problems(ctx, cl)
-	if err != nil || len(problems) > 0 {
-		return problems, err
-	}
-	for _, c := range []struct {
-		kind, name string
-		key        int8
-	}{
-		{kind: "group", name: r.Group, key: 0},
-		{kind: "transactional id", name: r.TransactionalID, key: 1},
-	} {
-		if err := findCoordinator(ctx, cl, c.name, c.key); err != nil {
-			return nil, fmt.Errorf("find the coordinator of %s %q: %w", c.kind, c.name, err)
-		}
-	}
-	return nil, nil
-}
-
-func findCoordinator(ctx context.Context, cl *kgo.Client, name string, kind int8) error {
-	req := kmsg.NewPtrFindCoordinatorRequest()
-	req.CoordinatorKey, req.CoordinatorKeys, req.CoordinatorType = name, []string{name}, kind
-	resp, err := req.RequestWith(ctx, cl)
-	if err != nil {
-		return err
-	}
-	for _, c := range resp.Coordinators {
-		if err := kerr.ErrorForCode(c.ErrorCode); err != nil {
-			return err
-		}
-	}
-	return kerr.ErrorForCode(resp.ErrorCode)
 }

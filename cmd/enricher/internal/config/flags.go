@@ -27,7 +27,9 @@ type ServiceFlags struct {
 	RateFlags     `group:"API:"`
 	LookupFlags   `group:"Lookups:"`
 	OutputFlags   `group:"Output:"`
+	FormatFlags   `group:"Output:"`
 	ProducerFlags `group:"Output:"`
+	RegistryFlags `group:"Schema registry:"`
 	LimitFlags    `group:"Limits:"`
 	ProcessFlags  `group:"Service:"`
 }
@@ -39,7 +41,9 @@ func (f *ServiceFlags) Check(src *Sources) {
 	f.RateFlags.Check(src)
 	f.LookupFlags.Check(src)
 	f.OutputFlags.Check(src, f.InputTopics)
+	f.FormatFlags.Check(src)
 	f.ProducerFlags.Check(src, &f.KafkaFlags)
+	f.RegistryFlags.Check(src, f.EnrichedTopic, f.Format())
 	f.LimitFlags.Check(src)
 	f.ProcessFlags.Check(src)
 	f.APIFlags.Check(src) // last: it makes the client if there is no problem

@@ -54,7 +54,6 @@ func (f *KafkaFlags) Check(src *Sources) {
 	if (f.TLSCert == "") != (f.TLSKey == "") {
 		src.Problem("tls-cert", "requires --tls-key, and the other way round; set both or neither")
 	}
-	f.checkMechanism(src)
 	cfg := credentials.Config{
 		CA: f.TLSCA, Cert: f.TLSCert, Key: f.TLSKey,
 		Mechanism: f.SASLMechanism, User: f.SASLUser, PasswordFile: f.SASLPasswordFile,
@@ -63,6 +62,7 @@ func (f *KafkaFlags) Check(src *Sources) {
 			Scopes: f.OAuthScope, TokenFile: f.OAuthTokenFile,
 		},
 	}
+	f.checkMechanism(src, cfg.OAuth)
 	var err error
 	if cfg.OAuth.Params, err = credentials.Pairs(f.OAuthParam); err != nil {
 		src.Problem("oauth-param", "%v", err)
@@ -76,7 +76,7 @@ func (f *KafkaFlags) Check(src *Sources) {
 
 // checkMechanism records flags that are missing for the mechanism, and those that
 // have no meaning for it.
-func (f *KafkaFlags) checkMechanism(src *Sources) {
+func (f *KafkaFlags) checkMechanism(src *Sources, tokens credentials.OAuth) {
 	if f.SASLMechanism != "" && !src.OneOf("sasl-mechanism", f.SASLMechanism) {
 		return
 	}
@@ -103,45 +103,47 @@ func (f *KafkaFlags) checkMechanism(src *Sources) {
 		src.Required("sasl-user", f.SASLUser)
 		src.Required("sasl-password-file", f.SASLPasswordFile)
 	case f.SASLMechanism == credentials.OAuthBearer:
-		f.checkTokens(src)
+		checkTokens(src, "", credentials.OAuthBearer, tokens, len(f.OAuthParam) > 0)
 	case f.SASLMechanism == credentials.AWSMSKIAM && !f.UsesTLS():
 		src.Problem("sasl-mechanism", "%s requires --tls", f.SASLMechanism)
 	}
 }
 
-// checkTokens records what is wrong with where tokens come from.
-func (f *KafkaFlags) checkTokens(src *Sources) {
+// checkTokens records what is wrong with where tokens come from. prefix is that of the
+// flags' names, and purpose says what the tokens are for.
+func checkTokens(src *Sources, prefix, purpose string, o credentials.OAuth, hasParams bool) {
+	const file, endpoint, id, secret = "oauth-token-file", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file"
 	switch {
-	case f.OAuthTokenFile != "":
+	case o.TokenFile != "":
 		for _, flag := range []struct {
 			name  string
 			given bool
 		}{
-			{"oauth-token-url", f.OAuthTokenURL != ""},
-			{"oauth-client-id", f.OAuthClientID != ""},
-			{"oauth-client-secret-file", f.OAuthClientSecretFile != ""},
-			{"oauth-scope", len(f.OAuthScope) > 0},
-			{"oauth-param", len(f.OAuthParam) > 0},
+			{endpoint, o.TokenURL != ""},
+			{id, o.ClientID != ""},
+			{secret, o.ClientSecretFile != ""},
+			{"oauth-scope", len(o.Scopes) > 0},
+			{"oauth-param", hasParams},
 		} {
 			if flag.given {
-				src.Problem(flag.name, "conflicts with --oauth-token-file; remove one of them")
+				src.Problem(prefix+flag.name, "conflicts with --%s; remove one of them", prefix+file)
 			}
 		}
 		return
-	case f.OAuthTokenURL == "":
-		src.Problem("oauth-token-url", "must be given for %s, or use --oauth-token-file", credentials.OAuthBearer)
+	case o.TokenURL == "":
+		src.Problem(prefix+endpoint, "must be given for %s, or use --%s", purpose, prefix+file)
 		return
 	}
-	src.Required("oauth-client-id", f.OAuthClientID)
-	src.Required("oauth-client-secret-file", f.OAuthClientSecretFile)
-	u, err := url.Parse(f.OAuthTokenURL)
+	src.Required(prefix+id, o.ClientID)
+	src.Required(prefix+secret, o.ClientSecretFile)
+	u, err := url.Parse(o.TokenURL)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		src.Problem("oauth-token-url", "must be a URL such as https://login.example.com/oauth2/token")
+		src.Problem(prefix+endpoint, "must be a URL such as https://login.example.com/oauth2/token")
 	case u.User != nil:
-		src.Problem("oauth-token-url", "must not contain credentials; use --oauth-client-id and --oauth-client-secret-file")
+		src.Problem(prefix+endpoint, "must not contain credentials; use --%s and --%s", prefix+id, prefix+secret)
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		src.Problem("oauth-token-url", "would send the client secret in plain text; use https")
+		src.Problem(prefix+endpoint, "would send the client secret in plain text; use https")
 	}
 }
 

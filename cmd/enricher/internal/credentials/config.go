@@ -14,7 +14,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// Mechanisms of a login, by the names of --sasl-mechanism.
+// Mechanisms of a login to a broker, by the names of --sasl-mechanism.
 const (
 	Plain       = "PLAIN"
 	ScramSHA256 = "SCRAM-SHA-256"
@@ -23,8 +23,17 @@ const (
 	AWSMSKIAM   = "AWS_MSK_IAM"
 )
 
+// Mechanisms of a login to a server that is reached by HTTP.
+const (
+	Basic  = "Basic"  // with User and PasswordFile
+	Bearer = "Bearer" // with a token of OAuth
+)
+
 // Config says which credentials to use. Files are paths; "" means none.
 type Config struct {
+	// Prefix is what the names of the flags begin with that the values come from,
+	// unless they are those of the brokers.
+	Prefix             string
 	CA, Cert, Key      string
 	Mechanism          string // "": no login
 	User, PasswordFile string
@@ -45,18 +54,20 @@ type OAuth struct {
 func New(cfg Config, bad func(flag string, err error)) *Credentials {
 	c := &Credentials{}
 	if cfg.CA != "" {
-		ca, err := openCA(cfg.CA)
+		flag := cfg.Prefix + "tls-ca"
+		ca, err := openCA(flag, cfg.CA)
 		if err != nil {
-			bad("tls-ca", err)
+			bad(flag, err)
 		} else {
 			c.ca = ca
 			c.watched = append(c.watched, ca)
 		}
 	}
 	if cfg.Cert != "" && cfg.Key != "" {
-		pair, err := openPair(cfg.Cert, cfg.Key)
+		flag := cfg.Prefix + "tls-cert"
+		pair, err := openPair(flag, cfg.Cert, cfg.Key)
 		if err != nil {
-			bad("tls-cert", err)
+			bad(flag, err)
 		} else {
 			c.pair = pair
 			c.watched = append(c.watched, pair)
@@ -64,12 +75,20 @@ func New(cfg Config, bad func(flag string, err error)) *Credentials {
 	}
 	switch cfg.Mechanism {
 	case Plain, ScramSHA256, ScramSHA512:
-		c.password(cfg, bad)
+		if f := c.password("sasl-password-file", cfg, bad); f != nil {
+			c.mechanism = passwordMechanism(cfg.Mechanism, cfg.User, f)
+		}
+	case Basic:
+		if f := c.password(cfg.Prefix+"password-file", cfg, bad); f != nil {
+			c.authorize = basic(cfg.User, f)
+		}
 	case OAuthBearer:
-		if cfg.OAuth.TokenFile != "" {
-			c.tokenFile(cfg, bad)
-		} else {
-			c.tokenEndpoint(cfg, bad)
+		if flag, get := c.tokens(cfg, bad); get != nil {
+			c.mechanism = bearer(flag, get, cfg.OAuth.Extensions)
+		}
+	case Bearer:
+		if _, get := c.tokens(cfg, bad); get != nil {
+			c.authorize = withToken(get)
 		}
 	case AWSMSKIAM:
 		r := &renewed[aws.Auth]{flag: "sasl-mechanism", fetch: awsCredentials}
@@ -79,17 +98,17 @@ func New(cfg Config, bad func(flag string, err error)) *Credentials {
 	return c
 }
 
-func (c *Credentials) password(cfg Config, bad func(string, error)) {
+func (c *Credentials) password(flag string, cfg Config, bad func(string, error)) *file[string] {
 	if cfg.PasswordFile == "" {
-		return // reported already
+		return nil // reported already
 	}
-	f, err := openText("sasl-password-file", cfg.PasswordFile)
+	f, err := openText(flag, cfg.PasswordFile)
 	if err != nil {
-		bad("sasl-password-file", err)
-		return
+		bad(flag, err)
+		return nil
 	}
 	c.watched = append(c.watched, f)
-	c.mechanism = passwordMechanism(cfg.Mechanism, cfg.User, f)
+	return f
 }
 
 func passwordMechanism(name, user string, f *file[string]) sasl.Mechanism {
@@ -103,40 +122,51 @@ func passwordMechanism(name, user string, f *file[string]) sasl.Mechanism {
 	return scram.Sha512(auth)
 }
 
-func (c *Credentials) tokenFile(cfg Config, bad func(string, error)) {
-	f, err := openToken(cfg.OAuth.TokenFile)
+// tokens returns what obtains a token that is valid now, and the flag that says where
+// from; or nil.
+func (c *Credentials) tokens(cfg Config, bad func(string, error)) (string, func(context.Context) (token, error)) {
+	if cfg.OAuth.TokenFile != "" {
+		return c.tokenFile(cfg, bad)
+	}
+	return c.tokenEndpoint(cfg, bad)
+}
+
+func (c *Credentials) tokenFile(cfg Config, bad func(string, error)) (string, func(context.Context) (token, error)) {
+	flag := cfg.Prefix + "oauth-token-file"
+	f, err := openToken(flag, cfg.OAuth.TokenFile)
 	if err != nil {
-		bad("oauth-token-file", err)
-		return
+		bad(flag, err)
+		return "", nil
 	}
 	c.watched = append(c.watched, f)
 	c.subject = func() string { return f.state.Load().value.subject }
-	c.mechanism = bearer("oauth-token-file", fileTokens(f), cfg.OAuth.Extensions)
+	return flag, fileTokens(f)
 }
 
-func (c *Credentials) tokenEndpoint(cfg Config, bad func(string, error)) {
+func (c *Credentials) tokenEndpoint(cfg Config, bad func(string, error)) (string, func(context.Context) (token, error)) {
 	if cfg.OAuth.ClientSecretFile == "" {
-		return // reported already
+		return "", nil // reported already
 	}
-	secret, err := openText("oauth-client-secret-file", cfg.OAuth.ClientSecretFile)
+	flag := cfg.Prefix + "oauth-client-secret-file"
+	secret, err := openText(flag, cfg.OAuth.ClientSecretFile)
 	if err != nil {
-		bad("oauth-client-secret-file", err)
-		return
+		bad(flag, err)
+		return "", nil
 	}
 	e := &endpoint{
 		config: clientcredentials.Config{
 			ClientID: cfg.OAuth.ClientID, TokenURL: cfg.OAuth.TokenURL, Scopes: cfg.OAuth.Scopes, EndpointParams: cfg.OAuth.Params,
 		},
-		secret: secret, ca: c.ca,
+		prefix: cfg.Prefix, secret: secret, ca: c.ca,
 	}
-	r := &renewed[token]{flag: "oauth-token-url", fetch: e.fetch}
+	r := &renewed[token]{flag: cfg.Prefix + "oauth-token-url", fetch: e.fetch}
 	c.watched = append(c.watched, secret, r)
 	c.subject = func() string {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.value.subject
 	}
-	c.mechanism = bearer("oauth-token-url", r.get, cfg.OAuth.Extensions)
+	return r.flag, r.get
 }
 
 // extensionName and extensionValue are what RFC 7628, section 3.1, allows.

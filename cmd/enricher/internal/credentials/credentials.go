@@ -1,9 +1,10 @@
-// Package credentials proves the identity of this program to the brokers, and
-// checks theirs: certificates, passwords, tokens and AWS credentials. All of them
+// Package credentials proves the identity of this program to the brokers and to a
+// schema registry, and checks theirs: certificates, passwords, tokens and AWS
+// credentials. All of them
 // are read or requested again while the program runs, so that short-lived ones
 // need no restart. A file that cannot be used replaces nothing.
 //
-// It makes options of the Kafka client and nothing else, and gives no advice. Its
+// It makes options of the Kafka client and HTTP clients, and gives no advice. Its
 // errors and problems name a flag, and never quote a credential.
 package credentials
 
@@ -27,6 +28,7 @@ type Credentials struct {
 	ca        *file[trust] // nil: the system's
 	pair      *file[*tls.Certificate]
 	mechanism sasl.Mechanism // nil: no login
+	authorize authorize      // an HTTP request; nil: no login
 	watched   []watched
 	subject   func() string // of the token that was obtained last; nil: there are no tokens
 }

@@ -37,7 +37,7 @@ func TestFilesAreReadAgain(t *testing.T) {
 		"token": {
 			old: planted + "1", replaced: jwt("me", time.Now().Add(time.Hour)), garbage: "<html> " + planted,
 			open: func(path string) (func() string, func(time.Time) *Error) {
-				f, err := openToken(path)
+				f, err := openToken("oauth-token-file", path)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -47,7 +47,7 @@ func TestFilesAreReadAgain(t *testing.T) {
 		"CA": {
 			old: a.pem, replaced: b.pem, garbage: planted,
 			open: func(path string) (func() string, func(time.Time) *Error) {
-				f, err := openCA(path)
+				f, err := openCA("tls-ca", path)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -103,7 +103,7 @@ func TestPairIsReplacedAsAWhole(t *testing.T) {
 	d, ca := newDir(t), newAuthority(t, "ca")
 	cert1, key1, _ := ca.issue("one", time.Hour)
 	cert2, key2, _ := ca.issue("two", time.Hour)
-	f, err := openPair(d.write("cert", cert1), d.write("key", key1))
+	f, err := openPair("tls-cert", d.write("cert", cert1), d.write("key", key1))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,7 @@ func (s session) Challenge(resp []byte) (bool, []byte, error) {
 // endpoint requests tokens with a client's secret.
 type endpoint struct {
 	config clientcredentials.Config
+	prefix string // of the flags' names
 	secret *file[string]
 	ca     *file[trust] // besides the system's; nil: none
 }
@@ -135,13 +136,13 @@ func (e *endpoint) explain(err error) *Error {
 		if response.ErrorDescription != "" {
 			text += " (" + e.clean(response.ErrorDescription) + ")"
 		}
-		flag := "oauth-token-url"
+		flag := e.prefix + "oauth-token-url"
 		switch {
 		case response.ErrorCode == "invalid_scope":
-			flag = "oauth-scope"
+			flag = e.prefix + "oauth-scope"
 		case strings.HasSuffix(response.ErrorCode, "_client"), // invalid, unauthorised
 			response.Response.StatusCode == http.StatusUnauthorized:
-			flag = "oauth-client-secret-file"
+			flag = e.prefix + "oauth-client-secret-file"
 		}
 		return &Error{Flag: flag, Text: text, Transient: response.Response.StatusCode >= 500}
 	case errors.As(err, &request) && request.Timeout(), errors.Is(err, context.DeadlineExceeded):
@@ -153,7 +154,7 @@ func (e *endpoint) explain(err error) *Error {
 }
 
 func (e *endpoint) at(text string) *Error {
-	return &Error{Flag: "oauth-token-url", Text: e.config.TokenURL + ": " + text}
+	return &Error{Flag: e.prefix + "oauth-token-url", Text: e.config.TokenURL + ": " + text}
 }
 
 func (e *endpoint) unreachable(text string) *Error {

@@ -161,7 +161,7 @@ func TestTokenEndpointIsVerified(t *testing.T) {
 		t.Error(err)
 	}
 	var err error
-	if e.ca, err = openCA(d.write("ca", ca.pem)); err != nil {
+	if e.ca, err = openCA("tls-ca", d.write("ca", ca.pem)); err != nil {
 		t.Fatal(err)
 	}
 	if got, _, err := e.fetch(t.Context()); err != nil || got.text != planted {

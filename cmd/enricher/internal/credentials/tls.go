@@ -13,8 +13,8 @@ type trust struct {
 	pool *x509.CertPool
 }
 
-func openCA(path string) (*file[trust], error) {
-	return openFile("tls-ca", []string{path}, nil, func(contents ...[]byte) (trust, error) {
+func openCA(flag, path string) (*file[trust], error) {
+	return openFile(flag, []string{path}, nil, func(contents ...[]byte) (trust, error) {
 		t := trust{contents[0], x509.NewCertPool()}
 		if !t.pool.AppendCertsFromPEM(t.pem) {
 			return trust{}, fmt.Errorf("file %s contains no PEM certificate", path)
@@ -25,9 +25,9 @@ func openCA(path string) (*file[trust], error) {
 
 // openPair reads a certificate and its key. One of them that was replaced before the
 // other replaces nothing.
-func openPair(cert, key string) (*file[*tls.Certificate], error) {
+func openPair(flag, cert, key string) (*file[*tls.Certificate], error) {
 	expires := func(c *tls.Certificate) time.Time { return c.Leaf.NotAfter }
-	return openFile("tls-cert", []string{cert, key}, expires, func(contents ...[]byte) (*tls.Certificate, error) {
+	return openFile(flag, []string{cert, key}, expires, func(contents ...[]byte) (*tls.Certificate, error) {
 		pair, err := tls.X509KeyPair(contents[0], contents[1])
 		if err != nil {
 			return nil, fmt.Errorf("files %s and %s: %w", cert, key, err)

@@ -50,9 +50,9 @@ func isToken(text string) bool {
 }
 
 // openToken reads a file with a token, which another program replaces.
-func openToken(path string) (*file[token], error) {
+func openToken(flag, path string) (*file[token], error) {
 	expires := func(t token) time.Time { return t.expires }
-	return openFile("oauth-token-file", []string{path}, expires, func(contents ...[]byte) (token, error) {
+	return openFile(flag, []string{path}, expires, func(contents ...[]byte) (token, error) {
 		text := string(bytes.TrimSpace(contents[0]))
 		if !isToken(text) {
 			return token{}, fmt.Errorf("file %s contains no token: a token is one line without blanks", path)

@@ -14,7 +14,7 @@ import (
 // Connection returns the advice for an error of a connection to a broker, or for a
 // connection that fails for an unknown reason (nil).
 func Connection(err error) string {
-	return cmp.Or(forLogin(err), "check --brokers and the network")
+	return cmp.Or(forRegistry(err), forLogin(err), "check --brokers and the network")
 }
 
 // forLogin returns the advice for an error of TLS, a login or a credential, or "" if

@@ -88,6 +88,8 @@ func Explain(err error, principal string) error {
 		return With(err, "use another --compression: all brokers accept none, and nearly all gzip")
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return With(err, "lower --batch-max-bytes, or raise the topic's max.message.bytes")
+	case forRegistry(err) != "":
+		return With(err, "%s", forRegistry(err))
 	case forLogin(err) != "":
 		return With(err, "%s", forLogin(err))
 	}

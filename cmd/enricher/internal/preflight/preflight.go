@@ -1,5 +1,5 @@
-// Package preflight checks everything the service needs from Kafka and the
-// call-record API, and reports what is wrong and what to do about it.
+// Package preflight checks everything the service needs from Kafka, the call-record
+// API and the schema registry, and reports what is wrong and what to do about it.
 //
 // Unless Config.Probe is set it changes nothing: it creates no topic, joins no group, commits nothing and
 // initialises no transactional id. It does not even look up the coordinator of a
@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"enricher/cmd/enricher/internal/registry"
 	"enricher/consumer"
 	"enricher/fetch"
 )
@@ -44,10 +45,11 @@ type Config struct {
 	Start           consumer.AutoOffsetReset
 	APIRate         float64 // API requests per second for the whole group; 0: unlimited
 	API             *fetch.Client
-
-	MaxRecordBytes int    // of a batch that the service writes
-	Compression    string // by its name in Codecs
-	Codecs         map[string]kgo.CompressionCodec
+	Registry        *registry.Registry          // nil: none
+	Identify        func(registry.Schema) error // whether records can name the schema
+	MaxRecordBytes  int                         // of a batch that the service writes
+	Compression     string                      // by its name in Codecs
+	Codecs          map[string]kgo.CompressionCodec
 	// Probe also tries what brokers may refuse. It writes, see probe.
 	Probe bool
 }
@@ -64,6 +66,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &run{cfg: cfg, cl: cl}
 	r.kafka(ctx)
 	r.api(ctx)
+	r.registry(ctx)
 	return &r.Report, ctx.Err()
 }
 
@@ -135,6 +138,7 @@ const (
 	checkAPI            = "api"
 	checkClock          = "clock"
 	checkUserSig        = "usersig"
+	checkSchema         = "schema"
 
 	checkProbe            = "probe"
 	checkProbeID          = "probe_transactional_id"
