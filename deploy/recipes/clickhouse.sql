@@ -1,6 +1,8 @@
 -- ClickHouse: a row for each call. Its Kafka engine (librdkafka) reads committed
 -- records only, by default. ReplacingMergeTree keeps one row of equal call_id, so that
--- duplicates in the topic disappear in a merge, and at once for queries with FINAL.
+-- duplicates in the topic disappear in a merge, and at once for queries with FINAL. Do
+-- not partition it by a time: with --event-record two records of a call can differ in
+-- theirs, and rows of two partitions are never merged.
 --
 -- Change: kafka_broker_list, kafka_topic_list.
 
@@ -26,7 +28,6 @@ CREATE TABLE calls
     anomalies Array(LowCardinality(String))
 )
 ENGINE = ReplacingMergeTree(revision)
-PARTITION BY toYYYYMM(end_time) -- equal calls have equal times, and so one partition
 ORDER BY call_id;
 
 CREATE TABLE calls_queue AS calls

@@ -198,6 +198,15 @@ func produceEvents(t *testing.T, e *harness.Env, all []batch) {
 			}
 		}
 	}
+	codecs := make(map[string]bool)
+	for _, r := range e.Read(e.In) {
+		codecs[codecName(r)] = true
+	}
+	for _, b := range all {
+		if !codecs[b.Compression] {
+			t.Errorf("no event is compressed with %s", b.Compression)
+		}
+	}
 	t.Logf("confluent-kafka produced events in %d batches: each compression, and transactions that were committed and aborted", len(all))
 }
 
