@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v4"
+
 	"enricher/schemas"
 )
 
@@ -166,6 +168,42 @@ func headers(t *testing.T) map[string]string {
 		t.Fatalf("%d headers: they are not where this test looks", len(found))
 	}
 	return found
+}
+
+// What the last cell of a row calls never absent is required, by the schema or, for the
+// headers of enriched records, by the AsyncAPI document. Nothing else is.
+func TestContractSaysWhatIsRequired(t *testing.T) {
+	var document struct {
+		Components struct {
+			Messages struct {
+				Enriched struct{ Headers struct{ Required []string } }
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "../schemas/asyncapi.yaml")), &document); err != nil {
+		t.Fatal(err)
+	}
+	required := map[string][]string{"## Enriched records": document.Components.Messages.Enriched.Headers.Required}
+	for _, file := range []string{"enriched.schema.json", "dead-letter.schema.json"} {
+		var schema struct{ Required []string }
+		if err := json.Unmarshal([]byte(read(t, "../schemas/"+file)), &schema); err != nil {
+			t.Fatal(err)
+		}
+		required[sections[file]] = append(required[sections[file]], schema.Required...)
+	}
+	contract := read(t, "contract.md")
+	for heading, names := range required {
+		own, _, _ := strings.Cut(section(t, contract, heading), "\n### ")
+		for line := range strings.Lines(own) {
+			cells := strings.Split(strings.TrimSpace(line), "|")
+			for _, name := range rowsOf(line) {
+				never := strings.HasPrefix(strings.TrimSpace(cells[len(cells)-2]), "never")
+				if never != slices.Contains(names, name) {
+					t.Errorf("%s: %s is absent %s, required: %v", heading, name, cells[len(cells)-2], !never)
+				}
+			}
+		}
+	}
 }
 
 // The AsyncAPI document names every header that is not in the schema of dead letters,
