@@ -26,7 +26,7 @@ import (
 // optional counts the optional objects that were rendered.
 func (o *objects) optional() int {
 	n := 0
-	for _, rendered := range []bool{o.account != nil, o.network != nil, o.budget != nil, o.monitor != nil, o.rule != nil, o.board != nil} {
+	for _, rendered := range []bool{o.account != nil, o.network != nil, o.budget != nil, o.monitor != nil, o.rule != nil, o.board != nil, o.exporter != nil, o.pods != nil} {
 		if rendered {
 			n++
 		}
@@ -35,7 +35,7 @@ func (o *objects) optional() int {
 }
 
 func TestChartRendersValidObjects(t *testing.T) {
-	for set, optional := range map[string]int{"minimal": 2, "longer-drain": 1, "everything": 6, "openshift": 2, "existing-account": 2} {
+	for set, optional := range map[string]int{"minimal": 2, "longer-drain": 1, "everything": 8, "openshift": 2, "existing-account": 2} {
 		t.Run(set, func(t *testing.T) {
 			if _, err := helm(t, "lint", "--strict", chart, "--values="+valuesFile(set)); err != nil {
 				t.Error(err)
@@ -52,8 +52,11 @@ func TestChartRendersValidObjects(t *testing.T) {
 			if o.network != nil {
 				checkNetwork(t, o)
 			}
+			if o.exporter != nil {
+				checkExporter(t, o)
+			}
 			checkSelectors(t, o)
-			checkConfig(t, o)
+			checkConfig(t, o, o.set.Spec.Template.Spec.Containers[0].Args, append(kafkaSecrets, "secret-key-file"))
 			if o.rule != nil {
 				checkRule(t, o.rule)
 			}
@@ -150,14 +153,18 @@ func checkSelectors(t *testing.T, o *objects) {
 	}
 }
 
+// kafkaSecrets are the flags whose files are secrets, of every command that connects
+// to Kafka.
+var kafkaSecrets = []string{"sasl-password-file", "tls-ca", "tls-cert", "tls-key"}
+
 // checkConfig runs enricher with the rendered configuration file. Flags replace
 // the paths of the secrets, and an invalid --admin-addr, the last flag that
 // enricher validates, makes it exit.
-func checkConfig(t *testing.T, o *objects) {
+func checkConfig(t *testing.T, o *objects, args, secretFlags []string) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "enricher.yaml")
 	text := o.config.Data["enricher.yaml"]
-	args := slices.Clone(o.set.Spec.Template.Spec.Containers[0].Args)
+	args = slices.Clone(args)
 	args[slices.Index(args, "--config")+1] = file
 	args = append(args, "--admin-addr=nonsense")
 	volumes := map[string]string{"secret-key-file": "secret-key", "sasl-password-file": "sasl", "tls-ca": "tls", "tls-cert": "tls", "tls-key": "tls"}
@@ -171,7 +178,9 @@ func checkConfig(t *testing.T, o *objects) {
 		if !ok {
 			continue
 		}
-		args = append(args, "--"+flag+"="+secrets[flag])
+		if slices.Contains(secretFlags, flag) {
+			args = append(args, "--"+flag+"="+secrets[flag])
+		}
 		mount := slices.IndexFunc(o.set.Spec.Template.Spec.Containers[0].VolumeMounts, func(m core.VolumeMount) bool {
 			return m.Name == volume && m.MountPath == filepath.Dir(path)
 		})

@@ -56,6 +56,8 @@ type objects struct {
 	network  *networking.NetworkPolicy
 	budget   *policy.PodDisruptionBudget
 	monitor  *monitoring.ServiceMonitor
+	exporter *apps.Deployment // of metrics about dead letters
+	pods     *monitoring.PodMonitor
 	rule     *monitoring.PrometheusRule
 	board    *core.ConfigMap
 	rendered int
@@ -129,6 +131,10 @@ func renderChart(t *testing.T, path string, args ...string) *objects {
 			o.budget = d
 		case *monitoring.ServiceMonitor:
 			o.monitor = d
+		case *apps.Deployment:
+			o.exporter = d
+		case *monitoring.PodMonitor:
+			o.pods = d
 		case *monitoring.PrometheusRule:
 			o.rule = d
 		default:

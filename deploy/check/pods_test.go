@@ -70,6 +70,35 @@ func checkTestPods(t *testing.T, o *objects) {
 	}
 }
 
+// checkExporter checks that the exporter reads the configuration of the instances,
+// that Prometheus finds it, and that nothing mistakes it for an instance.
+func checkExporter(t *testing.T, o *objects) {
+	t.Helper()
+	template := o.exporter.Spec.Template
+	pod := &core.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+	checkRestricted(t, pod)
+	selects := func(s *meta.LabelSelector) bool {
+		selector, err := meta.LabelSelectorAsSelector(s)
+		return err == nil && !selector.Empty() && selector.Matches(labels.Set(pod.Labels))
+	}
+	instance := podOf(o)
+	c, of := pod.Spec.Containers[0], instance.Spec.Containers[0]
+	for requirement, ok := range map[string]bool{
+		"there is one":                     ptr.Deref(o.exporter.Spec.Replicas, 1) == 1 && selects(o.exporter.Spec.Selector),
+		"it has the configuration of run":  slices.Equal(c.Args[2:], of.Args[1:3]) && reflect.DeepEqual(c.VolumeMounts, of.VolumeMounts) && reflect.DeepEqual(pod.Spec.Volumes, instance.Spec.Volumes),
+		"it has the probes of an instance": reflect.DeepEqual(c.LivenessProbe, of.LivenessProbe) && reflect.DeepEqual(c.ReadinessProbe, of.ReadinessProbe) && reflect.DeepEqual(c.Ports, of.Ports),
+		"Prometheus scrapes it":            o.pods != nil && selects(&o.pods.Spec.Selector) && *o.pods.Spec.PodMetricsEndpoints[0].Port == c.Ports[0].Name,
+		"the network policy holds for it":  o.network == nil || selects(&o.network.Spec.PodSelector),
+		"the Service does not select it":   !labels.SelectorFromSet(o.service.Spec.Selector).Matches(labels.Set(pod.Labels)),
+		"the budget does not count it":     o.budget == nil || !selects(o.budget.Spec.Selector),
+	} {
+		if !ok {
+			t.Errorf("exporter: not true: %s", requirement)
+		}
+	}
+	checkConfig(t, o, c.Args, kafkaSecrets)
+}
+
 // checkNetwork checks that the policy holds for instances and tests, and lets the
 // tests reach the instances.
 func checkNetwork(t *testing.T, o *objects) {

@@ -25,10 +25,16 @@ type Metrics struct {
 	client atomic.Pointer[prometheus.Registry]
 }
 
-// Instrument adds metrics to the configuration of a pipeline.
-func Instrument(cfg *consumer.Config) *Metrics {
+// NewMetrics returns the metrics of a process without a pipeline.
+func NewMetrics() *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Instrument adds metrics to the configuration of a pipeline.
+func Instrument(cfg *consumer.Config) *Metrics {
+	m := NewMetrics()
 	cfg.Metrics = consumer.NewMetrics(m.registry)
 	kafka := cfg.Kafka
 	cfg.Kafka = func() []kgo.Opt { return append(kafka(), m.hook()) }

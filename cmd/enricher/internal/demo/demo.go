@@ -26,6 +26,7 @@ import (
 	"enricher/consumer"
 	"enricher/consumer/audit"
 	"enricher/fetch/fetchtest"
+	"enricher/producer/replay"
 )
 
 // The times are shorter than in production, so that a dead letter appears within
@@ -39,6 +40,8 @@ const (
 	sessionTimeout = 3 * time.Second
 	// Brokers refuse a shorter one by default.
 	externalSessionTimeout = 6 * time.Second
+	// deadLettersEvery is how often the dead letters are counted.
+	deadLettersEvery = time.Second
 	// outcomeTimeout bounds the wait for the last outcomes, beyond the window.
 	outcomeTimeout = 30 * time.Second
 )
@@ -126,6 +129,9 @@ func (c *Command) play(ctx context.Context, s settings, feed *feeder, v *view, a
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
 	if c.Admin != "" {
+		defer a.metrics.WatchDeadLetters(replay.Topics{
+			Kafka: []kgo.Opt{kgo.SeedBrokers(s.Brokers...)}, DeadLetterTopic: s.Dead, JournalTopic: s.Dead + "-journal",
+		}, deadLettersEvery, func(error) {})() // the embedded broker does not fail
 		server, listenErr := admin.Listen(admin.Config{Addr: c.Admin, Alive: a.alive, Ready: a.ready, Warnings: a.warnings, Metrics: a.metrics, Log: zap.NewNop()})
 		if listenErr != nil {
 			return fmt.Errorf("--admin-addr: %w", listenErr)

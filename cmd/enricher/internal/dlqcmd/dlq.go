@@ -25,14 +25,15 @@ import (
 
 // Command is the group of the commands on dead letters.
 type Command struct {
-	Stats   statsCmd   `cmd:"" help:"Count dead letters by reason, code and age."`
-	Ls      lsCmd      `cmd:"" help:"List dead letters."`
-	Show    showCmd    `cmd:"" help:"Show dead letters in full: headers, event, history."`
-	Export  exportCmd  `cmd:"" help:"Print dead letters as JSON, one per line, for other programs."`
-	Replay  replayCmd  `cmd:"" help:"Send open dead letters back to the topic they came from, each once."`
-	Edit    editCmd    `cmd:"" help:"Correct the event of a dead letter by hand, and send it once."`
-	Discard discardCmd `cmd:"" help:"Mark open dead letters as done without replaying them."`
-	Reopen  reopenCmd  `cmd:"" help:"Make discarded dead letters open again."`
+	Stats    statsCmd    `cmd:"" help:"Count dead letters by reason, code and age."`
+	Ls       lsCmd       `cmd:"" help:"List dead letters."`
+	Show     showCmd     `cmd:"" help:"Show dead letters in full: headers, event, history."`
+	Export   exportCmd   `cmd:"" help:"Print dead letters as JSON, one per line, for other programs."`
+	Exporter exporterCmd `cmd:"" help:"Serve metrics about open dead letters, until it is stopped."`
+	Replay   replayCmd   `cmd:"" help:"Send open dead letters back to the topic they came from, each once."`
+	Edit     editCmd     `cmd:"" help:"Correct the event of a dead letter by hand, and send it once."`
+	Discard  discardCmd  `cmd:"" help:"Mark open dead letters as done without replaying them."`
+	Reopen   reopenCmd   `cmd:"" help:"Make discarded dead letters open again."`
 }
 
 // Example returns a command line for the help.

@@ -9,6 +9,12 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Not the name of the instances, by which the Service selects them. */}}
+{{- define "enricher.exporterSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-dlq-exporter
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "enricher.labels" -}}
 {{ include "enricher.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
