@@ -87,17 +87,28 @@ func BenchmarkAgainstCopyLoop(b *testing.B) {
 // environment of its own, and reports the median of each.
 func againstCopyLoop(b *testing.B, events int, start func() benchEnv) {
 	b.Helper()
-	contenders := []struct {
-		name          string
-		calls, events int
-		run           func(benchEnv) figures
-	}{
-		{"loop-50ms", benchCalls, events, func(e benchEnv) figures { return e.loop(events, 50*time.Millisecond) }},
-		{"loop-200ms", benchCalls, events, func(e benchEnv) figures { return e.loop(events, 200*time.Millisecond) }},
-		{"loop-1s", benchCalls, events, func(e benchEnv) figures { return e.loop(events, time.Second) }},
+	againstLoop(b, events, []contender{
 		{"hits", benchCalls, events, func(e benchEnv) figures { return e.pipeline(events) }},
 		{"lookups", benchLookups, benchLookups, func(e benchEnv) figures { return e.pipeline(benchLookups) }},
-	}
+	}, start)
+}
+
+// contender processes so many events of so many calls.
+type contender struct {
+	name          string
+	calls, events int
+	run           func(benchEnv) figures
+}
+
+// againstLoop lets contenders take turns with the copy loop.
+func againstLoop(b *testing.B, events int, others []contender, start func() benchEnv) {
+	b.Helper()
+	calls := others[0].calls
+	contenders := append([]contender{
+		{"loop-50ms", calls, events, func(e benchEnv) figures { return e.loop(events, 50*time.Millisecond) }},
+		{"loop-200ms", calls, events, func(e benchEnv) figures { return e.loop(events, 200*time.Millisecond) }},
+		{"loop-1s", calls, events, func(e benchEnv) figures { return e.loop(events, time.Second) }},
+	}, others...)
 	rounds := benchRounds
 	if testing.Short() {
 		rounds = 1
@@ -125,8 +136,9 @@ func againstCopyLoop(b *testing.B, events int, start func() benchEnv) {
 			}
 			m.report(b, c.name)
 		}
-		b.ReportMetric(median("hits").perSecond/best, "hits÷loop")
-		b.ReportMetric(median("lookups").perSecond/best, "lookups÷loop")
+		for _, c := range others {
+			b.ReportMetric(median(c.name).perSecond/best, c.name+"÷loop")
+		}
 	}
 	b.ReportMetric(0, "ns/op")
 }
@@ -134,17 +146,23 @@ func againstCopyLoop(b *testing.B, events int, start func() benchEnv) {
 // benchEnv is the environment of one contender.
 type benchEnv struct {
 	*env
-	url    string // of the API
-	memory bool   // the API is reached in memory
+	url    string                     // of the API
+	memory bool                       // the API is reached in memory
+	event  func(callID string) []byte // nil: a callback with no more than a CallId
+	client []kgo.Opt                  // of loop and pipeline
 	close  func()
 }
 
 // fill feeds events of that many calls to so many partitions.
 func (e benchEnv) fill(partitions, calls, events int) {
 	e.T.Helper()
+	event := e.event
+	if event == nil {
+		event = func(callID string) []byte { return audittest.EndCall(callID, time.Now()) }
+	}
 	for n := range events {
 		e.Client.Produce(context.Background(), &kgo.Record{
-			Topic: e.In, Partition: int32(n % partitions), Value: audittest.EndCall(benchCall(n%calls), time.Now()),
+			Topic: e.In, Partition: int32(n % partitions), Value: event(benchCall(n % calls)),
 		}, e.mustFeed)
 	}
 	if err := e.Client.Flush(context.Background()); err != nil {
@@ -165,7 +183,7 @@ func benchCall(n int) string { return "8a1f77c2-4be0-4d51-9d0c-" + fmt.Sprintf("
 func (e benchEnv) loop(events int, every time.Duration) figures {
 	e.T.Helper()
 	m := startMeter()
-	s, err := kgo.NewGroupTransactSession(append(e.Opts(),
+	s, err := kgo.NewGroupTransactSession(append(append(e.Opts(), e.client...),
 		kgo.ConsumerGroup("loop"), kgo.ConsumeTopics(e.In), kgo.TransactionalID("loop"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.BlockRebalanceOnPoll(),
@@ -247,7 +265,7 @@ func (e benchEnv) run(change ...func(*consumer.Config)) (i *harness.Instance, st
 		e.T.Fatal(err)
 	}
 	e.Apply(&cfg)
-	cfg.Kafka = e.Opts
+	cfg.Kafka = func() []kgo.Opt { return append(e.Opts(), e.client...) }
 	for _, c := range change {
 		c(&cfg)
 	}

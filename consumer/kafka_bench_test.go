@@ -51,6 +51,31 @@ func BenchmarkKafkaAgainstCopyLoop(b *testing.B) {
 	againstCopyLoop(b, 2_000_000, func() benchEnv { return realEnv(b, partitions, fetchtest.Config{}) })
 }
 
+// BenchmarkKafkaEventRecord compares events that are enriched from their own records
+// with the copy loop on the same events, each of a call of its own.
+func BenchmarkKafkaEventRecord(b *testing.B) {
+	const events = 1_000_000
+	record := fetchtest.RecordFor(0, "any")
+	event := func(callID string) []byte {
+		record.CallID = callID
+		return endCallWith(b, &record, time.Now())
+	}
+	for name, codec := range map[string]kgo.CompressionCodec{
+		"gzip": kgo.GzipCompression().WithLevel(1), "lz4": kgo.Lz4Compression(), "none": kgo.NoCompression(),
+	} {
+		b.Run(name, func(b *testing.B) {
+			first := func(e benchEnv) figures {
+				return e.pipeline(events, func(c *consumer.Config) { c.EventRecord = consumer.UseFirst })
+			}
+			againstLoop(b, events, []contender{{"first", events, events, first}}, func() benchEnv {
+				e := realEnv(b, partitions, fetchtest.Config{})
+				e.event, e.client = event, []kgo.Opt{kgo.ProducerBatchCompression(codec)}
+				return e
+			})
+		})
+	}
+}
+
 // BenchmarkKafkaGrowth shows how the cost of an event grows with the partitions
 // and with the backlog, for cache hits and for the copy loop.
 func BenchmarkKafkaGrowth(b *testing.B) {

@@ -48,8 +48,8 @@ func malformed(format string, args ...any) error {
 // ParseEvent parses an event, which keeps parts of the value. Its errors are of type
 // *MalformedError, and with one the event has at most a CallId, if that is not what is
 // wrong. Unknown fields are ignored. A CallId that is an integer becomes its decimal
-// digits. The
-// CallId may be at the top level, in the CallRecord, or in both if they are equal.
+// digits. The CallId may be at the top level, in the CallRecord, or in both if they are
+// equal.
 //
 // Around the JSON object it accepts what changes nothing about its meaning: the
 // frame of a schema registry, a byte order mark, and white space and NULs behind it.
