@@ -30,25 +30,23 @@ type Enrichment struct {
 
 // Enriched returns the enriched record for an event. It does not copy the value.
 func (b *RecordBuilder) Enriched(event *kgo.Record, e Enrichment) *kgo.Record {
-	h := make([]kgo.RecordHeader, 0, 9)
-	h = append(h,
-		header(schemas.HeaderSourceTopic, event.Topic),
-		number(schemas.HeaderSourcePartition, int64(event.Partition)),
-		number(schemas.HeaderSourceOffset, event.Offset),
-		header(schemas.HeaderRecordSource, string(e.RecordSource)),
-		header(schemas.HeaderSDKAppID, b.SDKAppID),
-		number(schemas.HeaderOriginalTimestamp, OriginalTimestamp(event)),
-	)
+	h := headers{all: make([]kgo.RecordHeader, 0, 9), text: make([]byte, 0, 256)}
+	h.add(schemas.HeaderSourceTopic, event.Topic)
+	h.addNumber(schemas.HeaderSourcePartition, int64(event.Partition))
+	h.addNumber(schemas.HeaderSourceOffset, event.Offset)
+	h.add(schemas.HeaderRecordSource, string(e.RecordSource))
+	h.add(schemas.HeaderSDKAppID, b.SDKAppID)
+	h.addNumber(schemas.HeaderOriginalTimestamp, OriginalTimestamp(event))
 	if e.Cache != "" {
-		h = append(h, header(schemas.HeaderCache, e.Cache))
+		h.add(schemas.HeaderCache, e.Cache)
 	}
 	if e.RequestID != "" {
-		h = append(h, header(schemas.HeaderRequestID, e.RequestID))
+		h.add(schemas.HeaderRequestID, e.RequestID)
 	}
 	if e.SchemaID != nil {
-		h = append(h, kgo.RecordHeader{Key: schemas.HeaderValueSchemaID, Value: e.SchemaID})
+		h.all = append(h.all, kgo.RecordHeader{Key: schemas.HeaderValueSchemaID, Value: e.SchemaID})
 	}
-	return &kgo.Record{Topic: b.EnrichedTopic, Key: []byte(e.CallID), Value: e.Value, Headers: h}
+	return &kgo.Record{Topic: b.EnrichedTopic, Key: []byte(e.CallID), Value: e.Value, Headers: h.all}
 }
 
 // Fits reports whether a record can be produced in a batch of its own.
@@ -70,6 +68,24 @@ func recordSize(r *kgo.Record) int {
 		n += headerOverhead + len(h.Key) + len(h.Value)
 	}
 	return n
+}
+
+// headers are built with their values in one piece of memory.
+type headers struct {
+	all  []kgo.RecordHeader
+	text []byte
+}
+
+func (h *headers) add(key, value string) { h.end(key, len(h.text), append(h.text, value...)) }
+
+func (h *headers) addNumber(key string, v int64) {
+	h.end(key, len(h.text), strconv.AppendInt(h.text, v, 10))
+}
+
+// end adds a header whose value is the end of text.
+func (h *headers) end(key string, from int, text []byte) {
+	h.all = append(h.all, kgo.RecordHeader{Key: key, Value: text[from:len(text):len(text)]})
+	h.text = text
 }
 
 func header(key, value string) kgo.RecordHeader {

@@ -34,14 +34,14 @@ func (r *CallRecord) UnmarshalJSON(b []byte) error {
 	}
 	*r = CallRecord{}
 	var err error
-	forEachMember(b, func(name, value []byte) bool {
-		err = r.set(string(name), value)
+	forEachMember(string(b), func(name, value string) bool { // one copy, of which all texts are parts
+		err = r.set(name, value)
 		return err == nil
 	})
 	return err
 }
 
-func (r *CallRecord) set(name string, value []byte) error {
+func (r *CallRecord) set(name, value string) error {
 	if isNull(value) {
 		return nil
 	}
@@ -67,8 +67,9 @@ func (r *CallRecord) set(name string, value []byte) error {
 	case "EndTime":
 		number = &r.End
 	case "RoomIdType":
-		number = new(int64)
-		defer func() { r.RoomIDType = int(*number) }()
+		var kind int64
+		number = &kind
+		defer func() { r.RoomIDType = int(kind) }()
 	case "CalleeList_Account":
 		return r.setCallees(value)
 	default:
@@ -93,7 +94,7 @@ func (r *CallRecord) set(name string, value []byte) error {
 	return nil
 }
 
-func (r *CallRecord) setCallees(value []byte) error {
+func (r *CallRecord) setCallees(value string) error {
 	if value[0] != '[' {
 		return errors.New("CalleeList_Account of the call record is not an array")
 	}

@@ -67,25 +67,26 @@ func ComputeDurations(start, accept, end int64, result string) Durations {
 	late := odd(hasAccept && hasEnd && accept > end, AcceptAfterEnd)
 	odd(badAccept || start != 0 && !hasStart || end != 0 && !hasEnd, ImplausibleTime)
 
+	var seconds struct{ ring, talk, total int64 }
 	if hasStart && hasEnd && !backwards {
-		total := end - start
-		d.Total = &total
-		odd(total > day, LongerThanADay)
+		seconds.total = end - start
+		d.Total = &seconds.total
+		odd(seconds.total > day, LongerThanADay)
 	}
 	switch {
 	case noAccept, badAccept, backwards, early, late:
 	case !d.Answered:
 		if d.Total != nil {
-			d.Ring, d.Talk = d.Total, new(int64)
+			d.Ring, d.Talk = d.Total, &seconds.talk
 		}
 	default:
 		if hasStart {
-			ring := accept - start
-			d.Ring = &ring
+			seconds.ring = accept - start
+			d.Ring = &seconds.ring
 		}
 		if hasEnd {
-			talk := end - accept
-			d.Talk = &talk
+			seconds.talk = end - accept
+			d.Talk = &seconds.talk
 		}
 	}
 	return d

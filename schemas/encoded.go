@@ -1,6 +1,9 @@
 package schemas
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // Encoded is what the enriched records of a call have in common, ready to be
 // written. Everyone who gets one shares it, so it is only read.
@@ -24,8 +27,8 @@ func (e *Encoder) Encode(r *CallRecord) Encoded {
 	record := Enrich(r)
 	var typical [512]byte // is enough for a call between two people
 	b := e.Format.Append(append(typical[:0], e.Frame...), &record)
-	// A copy of its own size, because the cache may keep it for long.
-	return Encoded{Value: bytes.Clone(b), SchemaID: e.SchemaID, Caller: record.Caller, End: record.EndTime}
+	// Copies of their own size, because the cache may keep them for long.
+	return Encoded{Value: bytes.Clone(b), SchemaID: e.SchemaID, Caller: strings.Clone(record.Caller), End: record.EndTime}
 }
 
 // EncodeJSON enriches a call record and encodes the result as JSON.

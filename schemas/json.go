@@ -1,7 +1,6 @@
 package schemas
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 )
@@ -10,8 +9,8 @@ import (
 // object, in order, until fn returns false. b must be valid JSON.
 //
 // encoding/json ignores case in names, and keeps only the last of two equal ones;
-// here names are exact and fn gets all members.
-func forEachMember(b []byte, fn func(name, value []byte) bool) {
+// here names are exact and fn gets all members. Names and values are parts of b.
+func forEachMember[T text](b T, fn func(name, value T) bool) {
 	i := skipSpace(b, 0) + 1 // after {
 	for {
 		i = skipSpace(b, i)
@@ -23,10 +22,10 @@ func forEachMember(b []byte, fn func(name, value []byte) bool) {
 		}
 		end := endOfString(b, i)
 		name := b[i+1 : end-1]
-		if bytes.IndexByte(name, '\\') >= 0 {
+		if hasEscape(name) {
 			var s string
-			_ = json.Unmarshal(b[i:end], &s) // valid, like all of b
-			name = []byte(s)
+			_ = json.Unmarshal([]byte(b[i:end]), &s) // valid, like all of b
+			name = T(s)
 		}
 		i = skipSpace(b, skipSpace(b, end)+1) // after :
 		end = endOfValue(b, i)
@@ -37,7 +36,19 @@ func forEachMember(b []byte, fn func(name, value []byte) bool) {
 	}
 }
 
-func skipSpace(b []byte, i int) int {
+// text is JSON as a string or as bytes.
+type text interface{ ~string | ~[]byte }
+
+func hasEscape[T text](b T) bool {
+	for i := range len(b) {
+		if b[i] == '\\' {
+			return true
+		}
+	}
+	return false
+}
+
+func skipSpace[T text](b T, i int) int {
 	for isSpace(b[i]) {
 		i++
 	}
@@ -47,7 +58,7 @@ func skipSpace(b []byte, i int) int {
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
 // endOfString returns the index after the string that begins at i.
-func endOfString(b []byte, i int) int {
+func endOfString[T text](b T, i int) int {
 	for i++; b[i] != '"'; i++ {
 		if b[i] == '\\' {
 			i++
@@ -57,7 +68,7 @@ func endOfString(b []byte, i int) int {
 }
 
 // endOfValue returns the index after the value that begins at i.
-func endOfValue(b []byte, i int) int {
+func endOfValue[T text](b T, i int) int {
 	switch b[i] {
 	case '"':
 		return endOfString(b, i)
@@ -84,15 +95,15 @@ func endOfValue(b []byte, i int) int {
 }
 
 // scalarText returns the content of a string, or a number as it is written; false
-// for everything else.
-func scalarText(value []byte) (string, bool) {
+// for everything else. If value is a string, the result may be a part of it.
+func scalarText[T text](value T) (string, bool) {
 	switch {
 	case value[0] == '"':
-		if bytes.IndexByte(value, '\\') < 0 {
+		if !hasEscape(value) {
 			return string(value[1 : len(value)-1]), true
 		}
 		var s string
-		_ = json.Unmarshal(value, &s) // valid
+		_ = json.Unmarshal([]byte(value), &s) // valid
 		return s, true
 	case value[0] == '-', value[0] >= '0' && value[0] <= '9':
 		return string(value), true
@@ -100,4 +111,4 @@ func scalarText(value []byte) (string, bool) {
 	return "", false
 }
 
-func isNull(value []byte) bool { return value[0] == 'n' }
+func isNull[T text](value T) bool { return value[0] == 'n' }
