@@ -86,7 +86,4 @@ func known(t int64) int64 {
 }
 
 // Encode returns the value in JSON, with its fields in order.
-func (e Enriched) Encode() []byte { return JSON.Append(make([]byte, 0, typicalBytes), &e) }
-
-// typicalBytes is the room that most values need.
-const typicalBytes = 384
+func (e Enriched) Encode() []byte { return JSON.Append(nil, &e) }
