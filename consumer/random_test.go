@@ -18,9 +18,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/consumer"
+	"enricher/consumer/audit"
 	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
 	"enricher/fetch/lookup"
+	"enricher/schemas"
 	"enricher/test/harness"
 	"enricher/test/kafkaproxy"
 )
@@ -74,6 +76,8 @@ type randomScenario struct {
 	// faults are those of the broker, some of which may not have hit a request yet.
 	faults    []*kfake.FaultHandle
 	misbehave []fetchtest.Chance
+
+	eventRecord consumer.EventRecord
 }
 
 func newRandomScenario(t *testing.T, seed uint64) *randomScenario {
@@ -89,6 +93,8 @@ func newRandomScenario(t *testing.T, seed uint64) *randomScenario {
 		misbehave: misbehave,
 		rng:       rand.New(rand.NewPCG(seed, 0)),
 		steps:     make(map[string]int),
+
+		eventRecord: consumer.EventRecords()[seed%3],
 	}
 	s.events = &audittest.Generator{
 		API: s.API, Rand: s.rng, MaxDelay: 5 * time.Second,
@@ -211,6 +217,10 @@ func (s *randomScenario) begin(name string) {
 	s.running = s.Start(name, func(c *consumer.Config) {
 		c.Retry.LookupDelay = time.Second
 		c.Retry.NotFoundWindow = 20 * time.Second
+		c.EventRecord, c.VerifySample = s.eventRecord, 0
+		if s.eventRecord == consumer.UseFirst {
+			c.VerifySample = 0.1
+		}
 	})
 }
 
@@ -221,8 +231,30 @@ func (s *randomScenario) pauseUpTo(d time.Duration) {
 // feedSome feeds up to 40 events.
 func (s *randomScenario) feedSome() {
 	for range 1 + s.rng.IntN(40) {
-		s.Feed(int32(s.rng.IntN(partitions)), s.events.Next())
+		e := s.events.Next()
+		if s.rng.IntN(3) == 0 {
+			e = s.carryRecord(e)
+		}
+		s.Feed(int32(s.rng.IntN(partitions)), e)
 	}
+}
+
+// carryRecord has the event of a call carry the record that the API has, or would
+// have if it was not lost.
+func (s *randomScenario) carryRecord(e audit.Expect) audit.Expect {
+	parsed, err := schemas.ParseEvent(e.Value)
+	if err != nil || parsed.IsOtherCallback() {
+		return e
+	}
+	r := s.API.RecordFor(parsed.CallID)
+	e.Value = endCallWith(s.T, &r, time.Now())
+	if parsed, err = schemas.ParseEvent(e.Value); err != nil {
+		s.T.Fatal(err)
+	}
+	if _, state := parsed.OwnRecord(); state == schemas.CompleteRecord && s.eventRecord != consumer.NeverUse {
+		e.Reasons, e.CallID, e.Enriched = nil, parsed.CallID, schemas.EncodeJSON(&r).Value
+	}
+	return e
 }
 
 // brokerErrors makes the next one to three requests of one type fail.
