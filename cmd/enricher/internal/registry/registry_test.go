@@ -166,7 +166,9 @@ func TestBadResponses(t *testing.T) {
 		{name: "slow down", instead: body(429, ``), kind: response, temporary: true, text: "HTTP 429"},
 		{name: "store", instead: body(500, `{"error_code":50001,"message":"Error in the backend QUERY"}`), kind: response, temporary: true, text: "HTTP 500, code 50001"},
 		{name: "gateway", instead: body(502, "<html>\nBad Gateway\nPASSWORD</html>"), kind: response, temporary: true, text: "HTTP 502: <html> Bad Gateway"},
-		{name: "redirect", instead: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound) }, kind: response, text: "HTTP 302"},
+		{name: "redirect", instead: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound)
+		}, kind: response, text: "HTTP 302"},
 		{name: "hangs up", instead: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, kind: response, temporary: true, text: "EOF"},
 		{name: "endless", instead: func(w http.ResponseWriter, _ *http.Request) {
 			for {
