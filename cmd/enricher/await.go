@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,8 +60,11 @@ type dependency struct {
 // problemsLast, or nil when ctx ends first.
 func await(ctx context.Context, d dependency, s *startupStatus, log *zap.Logger) error {
 	var logged, found time.Time
-	for ctx.Err() == nil {
+	for {
 		problem, err := d.try(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err == nil {
 			if found.IsZero() {
 				found = time.Now()
@@ -68,23 +72,21 @@ func await(ctx context.Context, d dependency, s *startupStatus, log *zap.Logger)
 			if problem == nil || time.Since(found) >= problemsLast {
 				return problem
 			}
-			err, logged = problem, time.Now() // nothing to log: what still fails then is the error of the command
+			logged = time.Now() // nothing to log: what still fails then is the error of the command
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		advice := hint.Connection(err)
-		s.set(d.prefix + err.Error() + "; " + advice)
+		cause := cmp.Or(err, problem)
+		advice := hint.Connection(cause)
+		s.set(d.prefix + cause.Error() + "; " + advice)
 		if time.Since(logged) >= logWaitingEvery {
 			logged = time.Now()
-			log.Warn(d.waiting, zap.Error(err), zap.String("hint", advice))
+			log.Warn(d.waiting, zap.Error(cause), zap.String("hint", advice))
 		}
 		select {
 		case <-ctx.Done():
+			return nil
 		case <-time.After(retryEvery):
 		}
 	}
-	return nil
 }
 
 // awaitKafka waits until Kafka responds. It returns everything in Kafka that keeps
