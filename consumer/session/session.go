@@ -188,7 +188,6 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.TransactionTimeout(producer.TransactionTimeout),
 		kgo.ProducerBatchMaxBytes(cfg.MaxRecordBytes),
 		kgo.MaxBufferedRecords(maxBufferedRecords),
-		kgo.RecordDeliveryTimeout(deliveryTimeout),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as Java clients
 	})...)
 	if err != nil {

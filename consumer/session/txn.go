@@ -77,12 +77,19 @@ func (s *Session) Commit(records []*kgo.Record, txn Txn) (TxnResult, error) {
 		return Unknown, err
 	}
 
+	// Not the client's RecordDeliveryTimeout: that counts from a record's timestamp,
+	// which may be the end of a call.
+	delivery, stopDelivery := context.WithTimeout(ctx, deliveryTimeout)
+	defer stopDelivery()
 	var produced kgo.FirstErrPromise
 	refused := &RefusedError{}
 	var mu sync.Mutex
 	for _, r := range records {
 		promise := produced.Promise()
-		s.gts.Produce(ctx, r, func(r *kgo.Record, err error) {
+		s.gts.Produce(delivery, r, func(r *kgo.Record, err error) {
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				err = kgo.ErrRecordTimeout
+			}
 			if isRefusal(err) {
 				mu.Lock()
 				refused.Records, refused.Err = append(refused.Records, r), err
