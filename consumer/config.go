@@ -12,6 +12,7 @@ import (
 	"enricher/consumer/session"
 	"enricher/fetch"
 	"enricher/fetch/lookup"
+	"enricher/producer"
 	"enricher/schemas"
 )
 
@@ -60,6 +61,9 @@ type Config struct {
 	VerifySample float64
 	// Encode makes what is written of a call record. Default: schemas.EncodeJSON.
 	Encode func(*schemas.CallRecord) schemas.Encoded
+	// CloudEvents and CallEndTimestamps are those of producer.RecordBuilder.
+	CloudEvents       *producer.CloudEvents
+	CallEndTimestamps bool
 	// CacheSize (entries), CacheBytes and CacheTTL bound the cache of enriched
 	// values; a CacheSize of 0 means no cache. A longer TTL saves requests for
 	// repeated events.

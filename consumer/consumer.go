@@ -78,6 +78,7 @@ func New(cfg Config) (*Consumer, error) {
 		records: producer.RecordBuilder{
 			EnrichedTopic: cfg.EnrichedTopic, DeadLetterTopic: cfg.DeadLetterTopic, Group: cfg.Group,
 			SDKAppID: strconv.Itoa(cfg.SDKAppID), MaxRecordBytes: cfg.MaxRecordBytes,
+			CloudEvents: cfg.CloudEvents, CallEndTimestamps: cfg.CallEndTimestamps,
 		},
 		errors:  clientErrors{count: cfg.Metrics.KafkaErrors},
 		limiter: limiter,

@@ -2,6 +2,7 @@ package producer
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -14,6 +15,11 @@ type RecordBuilder struct {
 	DeadLetterTopic string
 	Group           string // of the header __dlq.errors.group
 	SDKAppID        string // of the header enricher.sdk_app_id
+	// CloudEvents makes enriched records CloudEvents; nil: they are none.
+	CloudEvents *CloudEvents
+	// CallEndTimestamps gives enriched records the time of the call's end, if it is
+	// known, instead of that of production.
+	CallEndTimestamps bool
 	// MaxRecordBytes is the maximum size of a record; 0 means
 	// DefaultMaxRecordBytes.
 	MaxRecordBytes int
@@ -30,7 +36,11 @@ type Enrichment struct {
 
 // Enriched returns the enriched record for an event. It does not copy the value.
 func (b *RecordBuilder) Enriched(event *kgo.Record, e Enrichment) *kgo.Record {
-	h := headers{all: make([]kgo.RecordHeader, 0, 9), text: make([]byte, 0, 256)}
+	n, size := 9, 256
+	if b.CloudEvents != nil {
+		n, size = 17, 512
+	}
+	h := headers{all: make([]kgo.RecordHeader, 0, n), text: make([]byte, 0, size)}
 	h.add(schemas.HeaderSourceTopic, event.Topic)
 	h.addNumber(schemas.HeaderSourcePartition, int64(event.Partition))
 	h.addNumber(schemas.HeaderSourceOffset, event.Offset)
@@ -46,7 +56,14 @@ func (b *RecordBuilder) Enriched(event *kgo.Record, e Enrichment) *kgo.Record {
 	if e.SchemaID != nil {
 		h.all = append(h.all, kgo.RecordHeader{Key: schemas.HeaderValueSchemaID, Value: e.SchemaID})
 	}
-	return &kgo.Record{Topic: b.EnrichedTopic, Key: []byte(e.CallID), Value: e.Value, Headers: h.all}
+	if b.CloudEvents != nil {
+		b.CloudEvents.add(&h, b.SDKAppID, &e)
+	}
+	r := &kgo.Record{Topic: b.EnrichedTopic, Key: []byte(e.CallID), Value: e.Value, Headers: h.all}
+	if b.CallEndTimestamps && e.End != 0 {
+		r.Timestamp = time.Unix(e.End, 0)
+	}
+	return r
 }
 
 // Fits reports whether a record can be produced in a batch of its own.

@@ -30,6 +30,17 @@ func (f Format) Append(b []byte, e *Enriched) []byte {
 	return appendJSON(b, e)
 }
 
+// ContentType returns the media type of a value without a frame.
+func (f Format) ContentType() string {
+	switch f {
+	case Avro:
+		return "application/avro"
+	case Protobuf:
+		return "application/protobuf"
+	}
+	return "application/json"
+}
+
 // Schema returns the schema of enriched records, as a schema registry takes it. A
 // JSON Schema is in draft-07, because registries know no later draft than 2019-09.
 func (f Format) Schema() string {

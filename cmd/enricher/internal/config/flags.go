@@ -14,6 +14,7 @@ import (
 	"enricher/cmd/enricher/internal/logsink"
 	"enricher/consumer"
 	"enricher/fetch/lookup"
+	"enricher/producer"
 )
 
 // The groups of flags in the help of a command. Each group of flags checks its own
@@ -44,6 +45,9 @@ func (f *ServiceFlags) Check(src *Sources) {
 	f.FormatFlags.Check(src)
 	f.ProducerFlags.Check(src, &f.KafkaFlags)
 	f.RegistryFlags.Check(src, f.EnrichedTopic, f.Format())
+	if f.CloudEvents == "binary" && f.SchemaID == "payload" && len(f.SchemaRegistryURL) > 0 {
+		src.Problem("cloud-events", "binary conflicts with --schema-id payload: content-type cannot say that a frame precedes the value; use --schema-id header")
+	}
 	f.LimitFlags.Check(src)
 	f.ProcessFlags.Check(src)
 	f.APIFlags.Check(src) // last: it makes the client if there is no problem
@@ -67,6 +71,8 @@ func (f *ServiceFlags) Pipeline() consumer.Config {
 		MaxConsecutiveDeadLetters: f.MaxConsecutiveDeadLetters,
 		EventRecord:               consumer.EventRecord(f.EventRecord),
 		VerifySample:              f.VerifySample,
+		CloudEvents:               f.cloudEvents(),
+		CallEndTimestamps:         f.CallEndTimestamps(),
 		CacheSize:                 f.CacheSize,
 		CacheBytes:                int64(f.CacheBytes),
 		CacheTTL:                  f.CacheTTL,
@@ -78,6 +84,13 @@ func (f *ServiceFlags) Pipeline() consumer.Config {
 		DrainTimeout:              f.DrainTimeout,
 		Log:                       f.Log,
 	}
+}
+
+func (f *ServiceFlags) cloudEvents() *producer.CloudEvents {
+	if f.CloudEvents != "binary" {
+		return nil
+	}
+	return &producer.CloudEvents{Subject: producer.CloudEventSubject(f.CloudEventsSubject), Format: f.Format()}
 }
 
 // GroupFlags configure the consumer group.
@@ -108,6 +121,10 @@ type OutputFlags struct {
 	EnrichedTopic   string        `default:"call-enriched" help:"Topic of enriched records."`
 	DeadLetterTopic string        `default:"call-dead-letters" help:"Topic of events that could not be enriched."`
 	CommitInterval  time.Duration `default:"50ms" help:"Maximum time a completed event waits to be committed."`
+	RecordTimestamp string        `default:"produced" values:"produced,call-end" help:"Timestamp of enriched records: produced, or call-end (produced if the end is not known)."`
+
+	CloudEvents        string `default:"off" values:"off,binary" help:"Whether enriched records have the headers of CloudEvents: off or binary."`
+	CloudEventsSubject string `default:"caller" values:"caller,sdk-app-id,none" help:"Subject of the CloudEvent: caller, sdk-app-id or none."`
 }
 
 // Check records what is wrong with the values, given the input topics.
@@ -123,8 +140,14 @@ func (f *OutputFlags) Check(src *Sources, inputs []string) {
 	if f.EnrichedTopic == f.DeadLetterTopic {
 		src.Problem("dead-letter-topic", "%q is the enriched topic; use another topic", f.EnrichedTopic)
 	}
+	src.OneOf("record-timestamp", f.RecordTimestamp)
+	src.OneOf("cloud-events", f.CloudEvents)
+	src.OneOf("cloud-events-subject", f.CloudEventsSubject)
 	src.atLeast("commit-interval", int64(f.CommitInterval), int64(time.Millisecond), "1ms")
 }
+
+// CallEndTimestamps reports whether enriched records have the time of the call's end.
+func (f *OutputFlags) CallEndTimestamps() bool { return f.RecordTimestamp == "call-end" }
 
 // RateFlags configure the rate limiter.
 type RateFlags struct {

@@ -47,9 +47,11 @@ type Config struct {
 	API             *fetch.Client
 	Registry        *registry.Registry          // nil: none
 	Identify        func(registry.Schema) error // whether records can name the schema
-	MaxRecordBytes  int                         // of a batch that the service writes
-	Compression     string                      // by its name in Codecs
-	Codecs          map[string]kgo.CompressionCodec
+	// CallEndTimestamps says that enriched records have the time of the call's end.
+	CallEndTimestamps bool
+	MaxRecordBytes    int    // of a batch that the service writes
+	Compression       string // by its name in Codecs
+	Codecs            map[string]kgo.CompressionCodec
 	// Probe also tries what brokers may refuse. It writes, see probe.
 	Probe bool
 }
@@ -130,6 +132,7 @@ const (
 	checkCleanup        = "cleanup_policy"
 	checkMessageSize    = "message_size"
 	checkRetention      = "retention"
+	checkTimestamps     = "timestamps"
 	checkBrokerConfig   = "broker_config"
 	checkGroup          = "group"
 	checkInstance       = "instance"

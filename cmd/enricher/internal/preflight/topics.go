@@ -36,7 +36,8 @@ type topic struct {
 	behind     []int32 // partitions with copies that are not in sync
 	settings   settings
 
-	maxRecordBytes int64 // that the service writes
+	maxRecordBytes    int64 // that the service writes
+	callEndTimestamps bool  // the service writes records with the time of a call's end
 }
 
 // checkTopics checks that each topic exists and is suitable for its role.
@@ -74,9 +75,10 @@ func (r *run) newTopic(m *kmsg.MetadataResponseTopic) *topic {
 	t := &topic{name: *m.Topic, id: m.TopicID, partitions: len(m.Partitions), role: input, maxRecordBytes: int64(r.cfg.MaxRecordBytes)}
 	if slices.Contains(r.cfg.Write, t.name) {
 		t.role = enriched
+		t.callEndTimestamps = r.cfg.CallEndTimestamps
 	}
 	if t.name == r.cfg.DeadLetterTopic {
-		t.role = deadLetters
+		t.role, t.callEndTimestamps = deadLetters, false
 	}
 	for i, p := range m.Partitions {
 		if i == 0 || len(p.Replicas) < t.copies {
@@ -114,12 +116,18 @@ func (t *topic) judge(r *Report, inputs []*topic) {
 		for _, check := range []string{checkMinISR, checkCleanup, checkMessageSize, checkRetention} {
 			r.skip(check, t.name, "%s", t.settings.denied)
 		}
+		if t.callEndTimestamps {
+			r.skip(checkTimestamps, t.name, "%s", t.settings.denied)
+		}
 		return
 	}
 	t.judgeMinISR(r)
 	t.judgeCleanup(r)
 	t.judgeMessageSize(r, inputs)
 	t.judgeRetention(r)
+	if t.callEndTimestamps {
+		t.judgeTimestamps(r)
+	}
 }
 
 func (t *topic) judgePartitions(r *Report, inputs []*topic) {
