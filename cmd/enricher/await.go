@@ -60,7 +60,7 @@ type dependency struct {
 // problemsLast, or nil when ctx ends first.
 func await(ctx context.Context, d dependency, s *startupStatus, log *zap.Logger) error {
 	var logged, found time.Time
-	for {
+	for ctx.Err() == nil {
 		problem, err := d.try(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -83,10 +83,10 @@ func await(ctx context.Context, d dependency, s *startupStatus, log *zap.Logger)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(retryEvery):
 		}
 	}
+	return nil
 }
 
 // awaitKafka waits until Kafka responds. It returns everything in Kafka that keeps
