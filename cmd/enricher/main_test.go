@@ -91,6 +91,11 @@ func kafka(ts *testscript.TestScript, _ bool, args []string) {
 				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters", kmsg.ACLOperationRead),
 				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters-journal", kmsg.ACLOperationRead),
 				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationDescribeConfigs)),
+			kfake.User("SCRAM-SHA-256", "writer", "pw",
+				allow(kmsg.ACLResourceTypeTopic, "call-dead-letters", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationRead),
+				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationWrite),
 				allow(kmsg.ACLResourceTypeTopic, "given-journal", kmsg.ACLOperationDescribeConfigs)))
 	}
 	if len(args) == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"enricher/producer"
 )
 
 // A run says in the journal that it is running: at its start, every beatInterval,
@@ -108,6 +112,9 @@ func (r *runner) announce(ctx context.Context, topic [16]byte, dead map[string]R
 	defer stop()
 	if err := cl.ProduceSync(produceCtx, records...).FirstErr(); err != nil {
 		cl.Close()
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			err = &producer.NotAuthorizedError{Operations: []string{"Write"}, ResourceType: "topic", Resource: a.journal, Err: err}
+		}
 		return &clientError{fmt.Errorf("announce the run in topic %q: %w", a.journal, err)}
 	}
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
