@@ -62,9 +62,6 @@ func await(ctx context.Context, d dependency, s *startupStatus, log *zap.Logger)
 	var logged, found time.Time
 	for ctx.Err() == nil {
 		problem, err := d.try(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err == nil {
 			if found.IsZero() {
 				found = time.Now()
@@ -73,6 +70,11 @@ func await(ctx context.Context, d dependency, s *startupStatus, log *zap.Logger)
 				return problem
 			}
 			logged = time.Now() // nothing to log: what still fails then is the error of the command
+		}
+		select {
+		case <-ctx.Done(): // the cause of the error
+			return nil
+		default:
 		}
 		cause := cmp.Or(err, problem)
 		advice := hint.Connection(cause)
