@@ -19,6 +19,7 @@ import (
 	"enricher/consumer"
 	"enricher/fetch"
 	"enricher/fetch/fetchtest"
+	"enricher/producer/replay"
 )
 
 // What deploy/ and docs/ say about the program is checked here as far as it
@@ -133,6 +134,9 @@ func exposedMetrics(t *testing.T) map[string]map[string]bool {
 		MaxConsecutiveDeadLetters: 1000, CacheSize: 10, CacheBytes: 1 << 20, CacheTTL: time.Hour,
 	})
 	s.metrics.ExposeDroppedLines(func() uint64 { return 0 }) // as run does
+	// As dlq exporter does.
+	topics := replay.Topics{Kafka: []kgo.Opt{brokers}, DeadLetterTopic: dead, JournalTopic: dead + "-journal"}
+	t.Cleanup(s.metrics.WatchDeadLetters(topics, time.Minute, func(error) {}))
 
 	cl, err := kgo.NewClient(brokers, kgo.ConsumeTopics(enriched, dead),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
