@@ -67,7 +67,7 @@ func (e *Error) Temporary() bool { return e.Transient }
 func (c *Credentials) Options(useTLS bool) []kgo.Opt {
 	var opts []kgo.Opt
 	if useTLS {
-		opts = append(opts, kgo.DialTLSConfig(c.tlsConfig()))
+		opts = append(opts, kgo.Dialer(c.dial))
 	}
 	if c.mechanism != nil {
 		opts = append(opts, kgo.SASL(c.mechanism))

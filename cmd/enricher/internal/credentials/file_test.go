@@ -3,6 +3,7 @@ package credentials
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -194,9 +195,9 @@ func TestBrokersAreVerifiedAgainstTheFile(t *testing.T) {
 	d := newDir(t)
 	before, after := newAuthority(t, "before"), newAuthority(t, "after")
 	c := open(t, Config{CA: d.write("ca", before.pem)})
-	handshake := func(signer *authority, name string) error {
+	handshake := func(signer *authority, ip net.IP, host string) error {
 		t.Helper()
-		_, _, pair := signer.issue("broker", time.Hour)
+		_, _, pair := signer.issueFor(ip, "broker", time.Hour)
 		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
 		if err != nil {
 			t.Fatal(err)
@@ -208,34 +209,40 @@ func TestBrokersAreVerifiedAgainstTheFile(t *testing.T) {
 				_ = conn.Close()
 			}
 		}()
-		cfg := c.tlsConfig()
-		cfg.ServerName = name
-		conn, err := tls.Dial("tcp", l.Addr().String(), cfg)
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := c.dial(t.Context(), "tcp", net.JoinHostPort(host, port))
 		if err != nil {
 			return err
 		}
 		return conn.Close()
 	}
+	here, elsewhere := net.IPv4(127, 0, 0, 1), net.IPv4(10, 0, 0, 1)
 	for range 2 {
 		d.write("ca", before.pem)
-		if err := handshake(before, "127.0.0.1"); err != nil {
+		if err := handshake(before, here, "127.0.0.1"); err != nil {
 			t.Error(err)
 		}
-		if err := handshake(after, "127.0.0.1"); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		if err := handshake(after, here, "127.0.0.1"); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 			t.Errorf("%v, want unknown authority", err)
 		}
-		if err := handshake(before, "kafka.example"); err == nil || !strings.Contains(err.Error(), "kafka.example") {
+		if err := handshake(before, here, "localhost"); err == nil || !strings.Contains(err.Error(), "localhost") {
 			t.Errorf("%v, want a wrong name", err)
 		}
+		if err := handshake(before, elsewhere, "127.0.0.1"); err == nil || !strings.Contains(err.Error(), "127.0.0.1") {
+			t.Errorf("%v, want a wrong address", err)
+		}
 		d.write("ca", "")
-		if err := handshake(before, "127.0.0.1"); err != nil {
+		if err := handshake(before, here, "127.0.0.1"); err != nil {
 			t.Errorf("an empty file has replaced the CA: %v", err)
 		}
 		d.write("ca", after.pem)
-		if err := handshake(after, "127.0.0.1"); err != nil {
+		if err := handshake(after, here, "127.0.0.1"); err != nil {
 			t.Error(err)
 		}
-		if err := handshake(before, "127.0.0.1"); err == nil {
+		if err := handshake(before, here, "127.0.0.1"); err == nil {
 			t.Error("the old CA is still trusted")
 		}
 	}

@@ -76,8 +76,14 @@ func newAuthority(t testing.TB, name string) *authority {
 // issue returns a certificate for 127.0.0.1 and its key, as PEM and as a pair.
 func (a *authority) issue(name string, life time.Duration) (cert, key string, pair tls.Certificate) {
 	a.t.Helper()
+	return a.issueFor(net.IPv4(127, 0, 0, 1), name, life)
+}
+
+// issueFor is issue for another address.
+func (a *authority) issueFor(ip net.IP, name string, life time.Duration) (cert, key string, pair tls.Certificate) {
+	a.t.Helper()
 	_, _, cert, key = a.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(life), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(life), IPAddresses: []net.IP{ip},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	})
 	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))

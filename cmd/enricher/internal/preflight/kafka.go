@@ -268,14 +268,16 @@ var errNoLogin = errors.New("the broker requires a login")
 // handshake tries TLS alone, if TLS is configured. The Kafka client returns the same
 // error for a port without TLS as for one that requires a login.
 func (r *run) handshake(addr string) error {
-	cfg, ok := r.cl.OptValue(kgo.DialTLSConfig).(*tls.Config)
-	if !ok || cfg == nil {
+	if !r.cfg.TLS {
 		return nil
 	}
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		addr = net.JoinHostPort(addr, "9092") // as the client does
 	}
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: dialTimeout}, "tcp", addr, cfg)
+	dial := r.cl.OptValue(kgo.Dialer).(func(context.Context, string, string) (net.Conn, error))
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	conn, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
