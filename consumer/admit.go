@@ -3,6 +3,7 @@ package consumer
 import (
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -130,13 +131,14 @@ func (c *conductor) decode(p *partition, rec *kgo.Record, now time.Time) (o outc
 	rec = clone(rec)
 	ev = &lookup.Event{CallID: parsed.CallID, Assignment: p.assignment, Time: o.at, Recorded: recorded, Source: rec}
 	if c.cfg.EventRecord == UseFallback {
-		ev.Record = func() *schemas.CallRecord {
+		// Once, because it is asked for again while dead letters are withheld.
+		ev.Record = sync.OnceValue(func() *schemas.CallRecord {
 			parsed, err := schemas.ParseEvent(rec.Value)
 			if err != nil {
 				return nil // cannot happen: it was parsed before
 			}
 			return c.ownRecord(&parsed)
-		}
+		})
 	}
 	return o, ev
 }

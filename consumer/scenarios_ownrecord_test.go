@@ -114,6 +114,28 @@ func TestEventRecordFallback(t *testing.T) {
 	})
 }
 
+// TestEventRecordIsCountedOnce: a record that cannot be used is counted once, however
+// often the call is requested again while its dead letter is withheld.
+func TestEventRecordIsCountedOnce(t *testing.T) {
+	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+		i := e.Start("a", with(consumer.UseFallback, 0), func(c *consumer.Config) { c.MaxConsecutiveDeadLetters = 1 })
+		for p := range int32(partitions) {
+			id := fmt.Sprintf("lost-%d", p)
+			e.API.Never(id)
+			e.FeedDead(p, audittest.EndCall(id, time.Now()), schemas.NotFound)
+		}
+		<-time.After(30 * time.Minute)
+		for p := range int32(partitions) { // each releases those that are withheld
+			e.FeedCall(p, fmt.Sprintf("found-%d", p))
+			<-time.After(5 * time.Minute)
+		}
+		e.Check()
+		if n := i.Metric("enricher_event_records_total", "incomplete"); n != partitions {
+			t.Errorf("%v incomplete records counted, want %d", n, partitions)
+		}
+	})
+}
+
 // TestEventRecordNever: by default events' records are not used.
 func TestEventRecordNever(t *testing.T) {
 	inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
