@@ -134,7 +134,7 @@ func unreadableEvents(t *testing.T, e *env) {
 	e.pause(harness.LookupDelay+time.Second, 3*time.Second)
 
 	e.FeedAll(malformedEvents(50_000)...)
-	e.pause(time.Minute, 10*time.Second)
+	e.pause(time.Minute, 15*time.Second) // the backlog is counted every ten seconds
 	e.checkBlocked(i, 1, limit)
 	if r := i.NotReady(); !strings.Contains(r, "a string that contains JSON") || !strings.Contains(r, fmt.Sprintf("%s[%d] at offset %d", e.In, brokenPartition, limit+1)) {
 		t.Errorf("not ready for %q, want what the events look like, and where", r)
