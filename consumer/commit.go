@@ -261,7 +261,7 @@ func (c *conductor) onCommitted(commits []*partitionCommit) {
 	c.abortsInARow = 0
 	if c.maxPerTxn > 0 {
 		// Additive and multiplicative increase, an eighth at a time: back to any
-		// number within about sixty transactions, after the quarter of onTooLarge.
+		// number within about sixty transactions, after the quarter of shrinkTransactions.
 		if c.maxPerTxn += 1 + c.maxPerTxn/8; c.maxPerTxn >= c.cfg.MaxInFlight {
 			c.maxPerTxn = 0
 		}
@@ -349,24 +349,6 @@ func (c *conductor) onAborted(commits []*partitionCommit, source map[*kgo.Record
 		c.completedSince = time.Now()
 	}
 	return nil
-}
-
-// onTooLarge handles records that a topic rejected for their size. It rejects
-// whole batches, and the client does not split them: a record is to blame only
-// when it was sent alone.
-func (c *conductor) onTooLarge(err *session.RefusedError, source map[*kgo.Record]*outcome) {
-	if len(source) == 1 {
-		for _, r := range err.Records {
-			source[r].withoutPayload = true
-		}
-		return
-	}
-	c.abortsInARow = 0 // the next transaction is smaller, so this makes progress
-	c.maxPerTxn = max(1, len(source)/4)
-	c.sizeWarning.Do(func() {
-		c.log.Warn("batch too large for topic, using smaller transactions; set max.message.bytes>=1048588",
-			zap.String("topic", err.Records[0].Topic), zap.Int("records_rejected", len(err.Records)), zap.Int("next_records", c.maxPerTxn))
-	})
 }
 
 var errRebalance = errors.New("aborted by a rebalance")

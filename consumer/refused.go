@@ -10,10 +10,10 @@ import (
 	"enricher/consumer/session"
 )
 
-// suspects finds, by halving, the outputs that a topic refuses for another reason
-// than size. A topic refuses whole batches; the outcomes of such a batch are
-// suspects. They go into transactions of their own, by turns with all others,
-// half as many after each refusal. One that is refused alone waits.
+// suspects finds, by halving, the outputs that a topic refuses. A topic refuses
+// whole batches; the outcomes of such a batch are suspects. They go into
+// transactions of their own, by turns with all others, half as many after each
+// refusal. One that is refused alone is written in another form, or waits.
 type suspects struct {
 	max  int  // outcomes in the next transaction of suspects; 0: any number
 	next bool // it is their turn
@@ -31,10 +31,6 @@ func (s *suspects) turn(healthy, suspect int) bool {
 
 // onRefused handles records that a topic refused.
 func (c *conductor) onRefused(err *session.RefusedError, source map[*kgo.Record]*outcome, now time.Time) {
-	if err.TooLarge() {
-		c.onTooLarge(err, source)
-		return
-	}
 	c.abortsInARow = 0 // the next transactions exclude what was refused, so this makes progress
 	if err.Unsupported() {
 		c.logRefused(source[err.Records[0]], err)
@@ -44,19 +40,35 @@ func (c *conductor) onRefused(err *session.RefusedError, source map[*kgo.Record]
 		return
 	}
 	if len(source) > 1 {
+		if err.TooLarge() && !source[err.Records[0]].suspect {
+			c.shrinkTransactions(err, len(source))
+		}
 		for _, r := range err.Records {
 			source[r].suspect = true
 		}
 		c.suspects.max = max(1, len(err.Records)/2)
 		return
 	}
+	if err.TooLarge() {
+		c.maxPerTxn = 0 // it was the record, not the batch
+	}
 	o := source[err.Records[0]]
-	if o.failure != nil && !o.withoutPayload {
-		o.suspect, o.withoutPayload = true, true // its topic may accept this form, which has a key
+	if !o.withoutPayload && (o.failure != nil || err.TooLarge()) {
+		o.suspect, o.withoutPayload = true, true // its topic may accept this form, which is smaller and has a key
 		return
 	}
 	c.logRefused(o, err)
 	o.setRefused(err, now)
+}
+
+// shrinkTransactions makes transactions smaller, since a topic refused a batch for
+// its size, or for that of a record in it.
+func (c *conductor) shrinkTransactions(err *session.RefusedError, events int) {
+	c.maxPerTxn = max(1, events/4)
+	c.sizeWarning.Do(func() {
+		c.log.Warn("batch too large for topic, using smaller transactions; set max.message.bytes>=1048588",
+			zap.String("topic", err.Records[0].Topic), zap.Int("records_rejected", len(err.Records)), zap.Int("next_records", c.maxPerTxn))
+	})
 }
 
 // logRefused logs the first refusal of an outcome.

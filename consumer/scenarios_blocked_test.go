@@ -268,28 +268,13 @@ func refuseDeadLetters(e *env, k kmsg.Key) *kafkaproxy.Action {
 	if k != kmsg.Produce {
 		return nil
 	}
-	return &kafkaproxy.Action{Respond: func(req kmsg.Request, resp kmsg.Response) {
-		for n, topic := range resp.(*kmsg.ProduceResponse).Topics {
-			for p := range topic.Partitions {
-				if topicOf(e, req, resp, n) == e.Dead {
-					topic.Partitions[p].ErrorCode = kerr.InvalidRecord.Code
-				}
-			}
-		}
-	}}
+	return kafkaproxy.RefuseRecords(func(t kmsg.ProduceRequestTopic) bool { return e.nameOf(t) == e.Dead })
 }
 
-// topicOf returns the name of the nth topic of a response, which newer versions
-// give by id.
-func topicOf(e *env, req kmsg.Request, resp kmsg.Response, n int) string {
-	t := resp.(*kmsg.ProduceResponse).Topics[n]
+// nameOf returns the name of a topic, which newer versions give by id.
+func (e *env) nameOf(t kmsg.ProduceRequestTopic) string {
 	if t.Topic != "" {
 		return t.Topic
-	}
-	for _, r := range req.(*kmsg.ProduceRequest).Topics {
-		if r.TopicID == t.TopicID && r.Topic != "" {
-			return r.Topic
-		}
 	}
 	topics, err := kadm.NewClient(e.Client).ListTopics(context.Background(), e.Dead)
 	if err == nil && topics[e.Dead].ID == t.TopicID {

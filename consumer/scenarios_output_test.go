@@ -121,6 +121,46 @@ func TestSmallBatches(t *testing.T) {
 	})
 }
 
+// TestManyOversizedDeadLetters: one after the other is refused, alone, and is then
+// written without its payload. A topic that accepts not even that holds up only them.
+func TestManyOversizedDeadLetters(t *testing.T) {
+	for _, limit := range []int{2000, 100} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+				setLimit := func(bytes int) {
+					v := strconv.Itoa(bytes)
+					_, err := e.Admin().AlterTopicConfigs(context.Background(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &v}}, e.Dead)
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				setLimit(limit)
+				i := e.Start("a")
+				e.FeedCalls("warm-", partitions)
+				e.Await(time.Minute)
+				for n := range 5 * partitions {
+					e.FeedDead(int32(n%partitions), []byte(noise(4000)), schemas.Malformed)
+				}
+				for n := range int32(30) {
+					e.FeedDead(n%partitions, []byte(noise(4000)), schemas.Malformed)
+					e.FeedCalls(fmt.Sprint("healthy-", n, "-"), 2*partitions)
+					<-time.After(time.Second)
+				}
+				e.awaitWithin(harness.LookupDelay+time.Second, func(_ audit.Source, event audit.Expect) bool { return strings.HasPrefix(event.CallID, "healthy-") })
+				if limit < 1000 {
+					awaitNotReady(e, i, string(consumer.OutputRefused), e.In)
+					setLimit(2000)
+				}
+				e.Await(5 * time.Minute)
+				e.Check()
+				if n := i.Metric("enricher_kafka_session_restarts_total"); n != 0 {
+					t.Errorf("%v sessions restarted", n)
+				}
+			})
+		})
+	}
+}
+
 // noise is text that does not compress to less than three quarters.
 func noise(n int) string {
 	var b strings.Builder

@@ -138,6 +138,42 @@ func TestResponseLostInTransaction(t *testing.T) {
 	}
 }
 
+// TestRefusedAfterLostResponse: a batch arrives, its response is lost, and when the
+// client sends it again, the topic refuses it. The broker has its sequence number
+// and would take another batch with this number for a duplicate, and confirm it
+// without writing it.
+func TestRefusedAfterLostResponse(t *testing.T) {
+	for version := range transactionRequests {
+		for _, refusal := range []*kerr.Error{kerr.InvalidRecord, kerr.TopicAuthorizationFailed, kerr.NotEnoughReplicas} {
+			t.Run(fmt.Sprintf("v%d/%s", version, refusal.Message), func(t *testing.T) {
+				t.Parallel()
+				inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+					e.setTransactionVersion(version)
+					i := e.Start("a")
+					e.FeedCalls("warm-", partitions)
+					e.Await(time.Minute)
+					var first atomic.Pointer[kmsg.Request] // its response is lost
+					var accepted atomic.Bool               // again
+					e.Cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: e.Enriched, Err: refusal, Count: -1, When: func(r kmsg.Request) bool {
+						if first.CompareAndSwap(nil, &r) {
+							i.Proxy.SetOffline(true)
+							i.Proxy.SetOffline(false)
+							time.AfterFunc(8*time.Second, func() { accepted.Store(true) })
+						}
+						return r != *first.Load() && !accepted.Load()
+					}})
+					e.FeedCalls("c-", 1)
+					e.Await(3 * time.Minute)
+					e.Check()
+					if i.Logs.FilterMessageSnippet("transaction aborted").Len() == 0 && i.Metric("enricher_kafka_session_restarts_total") == 0 {
+						t.Error("nothing was refused: this test shows nothing")
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestConnectionLostInTransaction(t *testing.T) {
 	t.Parallel()
 	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.TxnOffsetCommit, kmsg.EndTxn} {

@@ -101,6 +101,8 @@ type Session struct {
 	// require stable offsets, which cl may not: see Open.
 	admin *kgo.Client
 
+	unanswered producer.Unanswered // of cl
+
 	// root ends everything that cl does. Without it, some of its calls never return.
 	root   context.Context
 	cancel context.CancelFunc
@@ -172,7 +174,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		kgo.FetchMaxBytes(fetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(fetchMaxPartitionBytes),
 		kgo.WithDecompressor(budget),
-		kgo.WithHooks(budget),
+		kgo.WithHooks(budget, &s.unanswered),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
 			if len(revoked) > 0 {

@@ -68,6 +68,7 @@ func (s *Session) Commit(records []*kgo.Record, txn Txn) (TxnResult, error) {
 	// session ends with it.
 	ctx, cancel := context.WithTimeout(s.root, commitTimeout)
 	defer cancel()
+	unanswered := s.unanswered.Count()
 	released, stop := s.releaseRebalanceAfter(rebalanceRelease)
 	defer stop()
 	if err := s.absorbPendingAbort(ctx); err != nil {
@@ -120,6 +121,8 @@ func (s *Session) Commit(records []*kgo.Record, txn Txn) (TxnResult, error) {
 	switch {
 	case err == nil && ok:
 		return Committed, nil
+	case err == nil && produceErr != nil && s.unanswered.Count() > unanswered:
+		return Unknown, errors.Join(producer.ErrUnanswered, produceErr)
 	case len(refused.Records) > 0 && err == nil:
 		return Aborted, refused
 	case err == nil:

@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"enricher/producer"
 )
 
 // Errors of this package state facts. Which command or flag helps is for the
@@ -104,7 +106,7 @@ func (e *clientError) Unwrap() error { return e.error }
 // retriable reports whether starting over from the journal may help: brokers were
 // away, or the result of a transaction is unknown.
 func retriable(err error) bool {
-	if errors.Is(err, errReinitialised) || errors.Is(err, errJournalMissing) {
+	if errors.Is(err, errReinitialised) || errors.Is(err, errJournalMissing) || errors.Is(err, producer.ErrUnanswered) {
 		return true
 	}
 	var broker *kerr.Error

@@ -93,6 +93,21 @@ func (e *env) job() replay.Job {
 	return replay.Job{Topics: e.topics(), Action: replay.Replayed, TakeOver: true, MaxReplays: 3, Retention: 7 * 24 * time.Hour}
 }
 
+// setTransactionVersion sets the cluster's feature level.
+func (e *env) setTransactionVersion(version int16) {
+	e.t.Helper()
+	const allowDowngrade = 2 // UpgradeType: if no metadata is lost
+	results, err := kadm.NewClient(e.feeder).UpdateFeatures(context.Background(), false, kadm.FeatureUpdate{
+		Feature: "transaction.version", MaxVersionLevel: version, UpgradeType: allowDowngrade,
+	})
+	for _, r := range results {
+		err = errors.Join(err, r.Err)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 // value returns the value of the nth event.
 func value(n int) string { return fmt.Sprintf(`{"CallId":"c%d"}`, n) }
 

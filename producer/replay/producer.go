@@ -32,6 +32,7 @@ type exclusiveProducer struct {
 	cl           *kgo.Client
 	inits        *initialisations
 	initsAtStart int32 // initialisations when it had fenced the previous one
+	unanswered   *producer.Unanswered
 }
 
 // TransactionalID returns the id under which the dead letters of a topic are
@@ -41,7 +42,7 @@ func TransactionalID(deadLetterTopic string) string { return "enricher-replay-" 
 // fencePrevious fences the producer of the previous run and ends its open
 // transaction. When it returns, that transaction is committed or aborted.
 func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, error) {
-	p := &exclusiveProducer{inits: &initialisations{}}
+	p := &exclusiveProducer{inits: &initialisations{}, unanswered: &producer.Unanswered{}}
 	id := TransactionalID(topics.DeadLetterTopic)
 	var err error
 	p.cl, err = kgo.NewClient(append(topics.Kafka[:len(topics.Kafka):len(topics.Kafka)],
@@ -50,7 +51,7 @@ func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, erro
 		kgo.ProducerBatchMaxBytes(cmp.Or(topics.MaxRecordBytes, producer.DefaultMaxRecordBytes)),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, like Java clients
 		kgo.ProducerLinger(0), // a transaction is produced in one go and flushed
-		kgo.WithHooks(p.inits),
+		kgo.WithHooks(p.inits, p.unanswered),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
@@ -75,6 +76,7 @@ func (p *exclusiveProducer) close() { p.cl.Close() }
 // in it. After an error they may be committed or not, and the producer must not be
 // used again, except after a refusedError: then nothing is committed.
 func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, events map[*kgo.Record]Position) error {
+	unanswered := p.unanswered.Count()
 	if err := p.cl.BeginTransaction(); err != nil {
 		return p.wrap("begin transaction", err)
 	}
@@ -106,10 +108,13 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, e
 		if errors.Is(err, ErrFenced) { // an abort might initialise the id again
 			return err
 		}
-		if abortErr := p.abort(); abortErr == nil && len(refused.positions) > 0 {
-			return refused
+		if abortErr := p.abort(); abortErr != nil || len(refused.positions) == 0 {
+			return err
 		}
-		return err
+		if p.unanswered.Count() > unanswered {
+			return fmt.Errorf("%w: %w", producer.ErrUnanswered, err)
+		}
+		return refused
 	}
 	if err := p.cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		return p.wrap("end transaction", err)

@@ -3,15 +3,18 @@ package replay_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"enricher/producer/replay"
+	"enricher/test/kafkaproxy"
 )
 
 // TestRefusedEventsStayOpen replays to a topic that refuses the batches with three
@@ -77,6 +80,41 @@ func TestRefusedEventsStayOpen(t *testing.T) {
 				t.Errorf("%d produce requests, far more than halving takes", produces.Load())
 			}
 			e.checkReplayed(func(n int) bool { return !bad[n] })
+		})
+	}
+}
+
+// TestRefusedAfterLostResponse: a batch arrives, its response is lost, and when the
+// client sends it again, the topic refuses it, once. With transaction.version 0 the
+// broker takes the next batch of this partition for a duplicate of the first.
+func TestRefusedAfterLostResponse(t *testing.T) {
+	for _, version := range []int16{0, 2} {
+		t.Run(fmt.Sprint("transaction.version ", version), func(t *testing.T) {
+			e := newEnv(t)
+			e.setTransactionVersion(version)
+			e.feed(2) // their keys select the partitions 2 and 3
+			proxy := kafkaproxy.New(e.dial)
+			var lost *kmsg.Request
+			refused := false
+			e.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: inTopic, Partitions: []int32{3}, Err: kerr.InvalidRecord, Count: -1,
+				When: func(r kmsg.Request) bool {
+					if lost == nil {
+						lost = &r
+						proxy.Disconnect()
+					}
+					if r == *lost || refused {
+						return false
+					}
+					refused = true
+					return true
+				}})
+			j := e.job()
+			j.Kafka = append(j.Kafka, kgo.Dialer(proxy.DialContext))
+			result, err := replay.Run(t.Context(), j, &watch{t: t})
+			if err != nil || result.Completed != 2 || !refused {
+				t.Errorf("%d completed, %v, refused %v; want %d, nil, true", result.Completed, err, refused, 2)
+			}
+			e.checkReplayed(func(int) bool { return true })
 		})
 	}
 }

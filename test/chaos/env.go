@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -50,6 +51,7 @@ type env struct {
 	api         *fetchtest.API
 	requests    requestLog
 	tampering   active[tamper]   // of the proxies of all instances
+	refusing    atomic.Int32     // faults that have the dead-letter topic refuse records
 	apiFaults   active[apiFault] // of the API
 	client      *kgo.Client      // reaches the brokers without a proxy
 	admin       *kadm.Client

@@ -32,6 +32,9 @@ type tamper struct {
 
 // tamperWith chooses what the instances' proxies do to a request.
 func (e *env) tamperWith(k kmsg.Key) *kafkaproxy.Action {
+	if k == kmsg.Produce && e.refusing.Load() > 0 {
+		return kafkaproxy.RefuseRecords(func(t kmsg.ProduceRequestTopic) bool { return t.Topic == oneGroup.dead || t.TopicID == e.deadTopicID })
+	}
 	now := slices.DeleteFunc(e.tampering.all(), func(t tamper) bool { return t.key != k })
 	if len(now) == 0 {
 		return nil
@@ -121,16 +124,8 @@ func inOtherPartitions(bad int32) spares {
 
 // refuseOutputs has the dead-letter topic refuse all records.
 func refuseOutputs(_ context.Context, j *injector, f *fault) error {
-	f.end = j.tampering.add(tamper{kmsg.Produce, func(resp kmsg.Response) {
-		for _, t := range resp.(*kmsg.ProduceResponse).Topics {
-			if t.Topic != oneGroup.dead && t.TopicID != j.deadTopicID {
-				continue
-			}
-			for p := range t.Partitions {
-				t.Partitions[p].ErrorCode = kerr.InvalidRecord.Code
-			}
-		}
-	}})
+	j.refusing.Add(1)
+	f.end = func() { j.refusing.Add(-1) }
 	f.spares = everyEvent
 	return nil
 }

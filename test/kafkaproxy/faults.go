@@ -2,21 +2,52 @@ package kafkaproxy
 
 import (
 	"context"
+	"slices"
 	"sync"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Action is what happens to one request and to its response. The zero value
 // forwards both.
 type Action struct {
-	Before func() // is called before the request is forwarded, even if the client has closed its end meanwhile
-	Drop   bool   // the broker never receives the request
-	After  func() // is called before the response is forwarded
+	When   func(kmsg.Request) bool // not nil: other requests and their responses are forwarded
+	Before func()                  // is called before the request is forwarded, even if the client has closed its end meanwhile
+	Drop   bool                    // the broker never receives the request
+	After  func()                  // is called before the response is forwarded
 	// Respond changes the response, or makes the one to a dropped request.
 	Respond func(kmsg.Request, kmsg.Response)
 	// Disconnect closes the connection in place of the response.
 	Disconnect bool
+}
+
+// RefuseRecords returns an action for Produce: INVALID_RECORD for the records of
+// some topics. The broker does not get requests with such records, because it keeps
+// the sequence numbers of what it gets. It is NOT_ENOUGH_REPLICAS for the records of
+// other topics in these requests, so that the client sends them again.
+func RefuseRecords(refused func(kmsg.ProduceRequestTopic) bool) *Action {
+	return &Action{
+		When: func(req kmsg.Request) bool { return slices.ContainsFunc(req.(*kmsg.ProduceRequest).Topics, refused) },
+		Drop: true,
+		Respond: func(req kmsg.Request, resp kmsg.Response) {
+			for _, t := range req.(*kmsg.ProduceRequest).Topics {
+				err := kerr.NotEnoughReplicas
+				if refused(t) {
+					err = kerr.InvalidRecord
+				}
+				topic := kmsg.NewProduceResponseTopic()
+				topic.Topic, topic.TopicID = t.Topic, t.TopicID
+				for _, p := range t.Partitions {
+					partition := kmsg.NewProduceResponseTopicPartition()
+					partition.Partition, partition.ErrorCode = p.Partition, err.Code
+					topic.Partitions = append(topic.Partitions, partition)
+				}
+				resp := resp.(*kmsg.ProduceResponse)
+				resp.Topics = append(resp.Topics, topic)
+			}
+		},
+	}
 }
 
 // OnRequest has f choose what happens to every request from now on; nil, of f or
@@ -36,7 +67,7 @@ func (p *Proxy) exchange(frame []byte) *exchange {
 	if f == nil {
 		return x
 	}
-	if a := f(x.key); a != nil {
+	if a := f(x.key); a != nil && (a.When == nil || a.When(decodeRequest(frame))) {
 		x.action = a
 	}
 	return x
