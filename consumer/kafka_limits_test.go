@@ -154,10 +154,10 @@ func TestKafkaSmallerMetadataLimit(t *testing.T) {
 	e.feedMany(15_000)
 	i := e.Start("a", func(c *consumer.Config) {
 		c.APIRate, c.MaxConsecutiveDeadLetters, c.MaxInFlight = 0, 0, 15_000
-		c.Retry.NotFoundWindow = 20 * time.Second // longer than it takes to feed the events
+		c.Retry.NotFoundWindow = 40 * time.Second // longer than it takes to enrich all others, also beside other tests
 	})
 	c := watchCommits(i)
-	e.Await(time.Minute)
+	e.Await(2 * time.Minute)
 	e.Check()
 	checkLimit(i, c, 1024)
 	if n := i.Logs.FilterMessageSnippet("offset.metadata.max.bytes").Len(); n == 0 {
