@@ -15,6 +15,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // loadCompose loads a compose file as Docker does: it checks the file against the
@@ -32,7 +33,7 @@ func TestComposeFileIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"enricher", "grafana", "kafka", "prometheus", "simulator", "topics"}
+	want := []string{"dlq-exporter", "enricher", "grafana", "kafka", "prometheus", "simulator", "topics"}
 	if got := project.ServiceNames(); !slices.Equal(got, want) {
 		t.Errorf("services %v, want %v", got, want)
 	}
@@ -71,16 +72,69 @@ func TestComposeFileIsValid(t *testing.T) {
 	// Each program accepts its configuration except for one invalid flag that is
 	// added here. For enricher it is the last flag that it validates.
 	enricher := project.Services["enricher"]
-	cmd := exec.Command(program(t, "enricher"), "run", "--admin-addr=nonsense")
-	for k, v := range enricher.Environment {
-		cmd.Env = append(cmd.Env, k+"="+*v)
+	for name, command := range map[string][]string{"enricher": {"run"}, "dlq-exporter": project.Services["dlq-exporter"].Command} {
+		cmd := exec.Command(program(t, "enricher"), append(slices.Clone(command), "--admin-addr=nonsense")...)
+		for k, v := range project.Services[name].Environment {
+			cmd.Env = append(cmd.Env, k+"="+*v)
+		}
+		failsWith(t, cmd, 1, "--admin-addr: listen tcp: address nonsense")
 	}
-	failsWith(t, cmd, 1, "--admin-addr: listen tcp: address nonsense")
-	cmd = exec.Command(program(t, "simulator"), append(slices.Clone([]string(project.Services["simulator"].Command)), "-rate=nonsense")...)
+	cmd := exec.Command(program(t, "simulator"), append(slices.Clone([]string(project.Services["simulator"].Command)), "-rate=nonsense")...)
 	failsWith(t, cmd, 2, `invalid value "nonsense" for flag -rate`)
 
 	if grace := time.Duration(*enricher.StopGracePeriod); grace <= drainTimeout(t) {
 		t.Errorf("stop_grace_period %v is not longer than the default of --drain-timeout", grace)
+	}
+}
+
+// Prometheus scrapes every service that runs enricher, at the port of the image, each
+// with a job of its own.
+func TestComposeServicesAreScraped(t *testing.T) {
+	project, err := loadCompose(t.Context(), deploy+"/compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := stages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exposed := commands[*instructions.ExposeCommand](all[len(all)-1])
+	if len(exposed) != 1 || len(exposed[0].Ports) != 1 {
+		t.Fatalf("the image exposes %v", exposed)
+	}
+	var want []string
+	for name, s := range project.Services {
+		if s.Build != nil && s.Build.Target == "enricher" {
+			want = append(want, name+":"+exposed[0].Ports[0])
+		}
+	}
+	var file struct {
+		Jobs []struct {
+			DNS []struct {
+				Names []string
+				Port  int
+			} `json:"dns_sd_configs"`
+			Static []struct{ Targets []string } `json:"static_configs"`
+		} `json:"scrape_configs"`
+	}
+	if err := sigsyaml.Unmarshal(read(t, deploy+"/prometheus/prometheus.yaml"), &file); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, job := range file.Jobs {
+		for _, c := range job.DNS {
+			for _, name := range c.Names {
+				got = append(got, name+":"+strconv.Itoa(c.Port))
+			}
+		}
+		for _, c := range job.Static {
+			got = append(got, c.Targets...)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) || len(file.Jobs) != len(want) {
+		t.Errorf("%d jobs scrape %v, want one for each of %v", len(file.Jobs), got, want)
 	}
 }
 

@@ -76,7 +76,8 @@ func (b *board) variableSelectors() []string {
 }
 
 // Every panel has a title, a description, a unit and a query, and overlaps no
-// other. Every query is valid and is filtered by job and instance.
+// other. Every query is valid and is filtered by job and instance, or, if the exporter
+// of dead letters serves its series, by the exporter's job.
 func TestDashboardPanelsAndQueries(t *testing.T) {
 	b := readBoard(t)
 	taken := map[[2]int]string{}
@@ -101,13 +102,17 @@ func TestDashboardPanelsAndQueries(t *testing.T) {
 			t.Errorf("panel %d %q lacks a title, a description, a unit or a query", p.ID, p.Title)
 		}
 	}
-	if len(b.queries()) < len(ids)/2 || len(b.Annotations.List) != 1 || len(b.variableSelectors()) != 2 {
+	if len(b.queries()) < len(ids)/2 || len(b.Annotations.List) != 1 || len(b.variableSelectors()) != 3 {
 		t.Errorf("%d queries, %d annotations, %d variables", len(b.queries()), len(b.Annotations.List), len(b.variableSelectors()))
 	}
 	for _, q := range append(b.queries(), b.Annotations.List...) {
-		for _, s := range selectors(t, b.expand(q.Expr)) {
-			if !strings.Contains(s, `job=~".*",instance=~".*"`) {
-				t.Errorf("panel %q: %s is not filtered by job and instance", q.panel, s)
+		for _, s := range selectors(t, strings.ReplaceAll(q.Expr, "$__rate_interval", rateInterval)) {
+			filter := `{job=~"$job",instance=~"$instance"`
+			if strings.HasPrefix(s, "enricher_dlq_") {
+				filter = `{job=~"$exporter"`
+			}
+			if !strings.Contains(s, filter) {
+				t.Errorf("panel %q: %s is not filtered by %s", q.panel, s, filter)
 			}
 		}
 	}
