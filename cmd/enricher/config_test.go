@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -187,5 +188,48 @@ func TestTaggedValuesAreAccepted(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A command that has no flag which the file may set works without the file, and so
+// does the help; one that has such a flag reports what is wrong with the file.
+func TestOnlyCommandsWithFlagsOfTheFileReadIt(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "enricher.yaml")
+	if err := os.WriteFile(broken, []byte("region: [china\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	without := map[string][]string{
+		"completion": {"completion", "bash"}, "complete": {"complete", "bash", "enricher", "ver"},
+		"config schema": {"config", "schema"}, "man": {"man"}, "version": {"version"},
+	}
+	execute := func(config string, args ...string) (int, string, string) {
+		t.Setenv("ENRICHER_CONFIG", config)
+		var out, errs bytes.Buffer
+		code := run(args, &out, &errs)
+		return code, out.String(), errs.String()
+	}
+	for _, node := range newParser(config.NewSources("")).Model.Leaves(false) {
+		name := strings.TrimPrefix(node.Path(), "enricher ")
+		help := append(strings.Fields(name), "--help")
+		if code, _, errs := execute(broken, help...); code != 0 || errs != "" {
+			t.Errorf("%v: exit code %d: %s", help, code, errs)
+		}
+		args, ok := without[name]
+		if !ok {
+			if code, _, errs := execute(broken, strings.Fields(name)...); code != exitUsage || !strings.Contains(errs, "--config: "+broken) {
+				t.Errorf("%s: exit code %d: %s", name, code, errs)
+			}
+			continue
+		}
+		delete(without, name)
+		_, want, _ := execute("", args...)
+		for _, file := range []string{broken, broken + ".absent", filepath.Dir(broken)} {
+			if code, out, errs := execute(file, args...); code != 0 || out != want || out == "" || errs != "" {
+				t.Errorf("%v: exit code %d: %s%s", args, code, out, errs)
+			}
+		}
+	}
+	if len(without) > 0 {
+		t.Errorf("there are no commands %v", without)
 	}
 }

@@ -147,10 +147,11 @@ func (src *Sources) rank(flag string) int {
 	return 0
 }
 
-// load reads the file, if one is given. kong calls it after it has read the
-// command line and before it resolves the flags that are missing there.
+// load reads the file, if one is given and the command has a flag that it may set. kong
+// calls it after it has read the command line and before it resolves the flags that are
+// missing there.
 func (src *Sources) load(ctx *kong.Context) error {
-	if src.path != "" { // called for every command on the path
+	if src.path != "" || !src.usesFile(ctx.Selected()) { // called for every command on the path
 		return nil
 	}
 	src.path = os.Getenv(variable("config"))
@@ -245,6 +246,12 @@ func scalars(n *yaml.Node) (string, error) {
 		return strings.Join(items, ","), nil
 	}
 	return "", errors.New("must be a plain value or a list of them")
+}
+
+// usesFile reports whether the file may set a flag of a command. One without such a
+// flag, as version, must work whatever is in the file.
+func (src *Sources) usesFile(command *kong.Node) bool {
+	return command != nil && slices.ContainsFunc(slices.Concat(command.AllFlags(false)...), func(f *kong.Flag) bool { return src.inFile(f.Name) })
 }
 
 // inFile reports whether the file may set a flag.
