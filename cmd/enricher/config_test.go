@@ -126,15 +126,15 @@ func TestSchemaAcceptsWhatCanBeRead(t *testing.T) {
 }
 
 // checkValues checks that the schema accepts the values of a flag that enricher can
-// read. It leaves out two that enricher reads only for lack of a stricter rule: a list
-// as the value of a flag that takes one text, and a whole number written as 1e9.
+// read. It leaves out one that the schema accepts and enricher does not: a whole number
+// written as 1e9.
 func checkValues(t *testing.T, s *jsonschema.Schema, f *kong.Flag) {
 	values := []string{
-		"5", "0", "-3", "2.5", "1m30s", "5 s", "1GiB", "1GB", "true", "t", "many", "[[a]]", "{a: b}", "~", "''",
+		"5", "0", "-3", "2.5", "1m30s", "5 s", "1GiB", "1GB", "true", "t", "many", "[5]", "[]", "[[a]]", "{a: b}", "~", "''",
 	}
 	switch f.Target.Interface().(type) {
 	case config.List:
-		values = append(values, "[a, b]", "[1, c]", "[]")
+		values = append(values, "[a, b]", "[1, c]")
 	case float64:
 		values = append(values, "1e9", "'.5'", ".", "-1E-2", ".inf")
 	}
@@ -231,5 +231,58 @@ func TestOnlyCommandsWithFlagsOfTheFileReadIt(t *testing.T) {
 	}
 	if len(without) > 0 {
 		t.Errorf("there are no commands %v", without)
+	}
+}
+
+// A list or a mapping in the file is refused for every flag that takes one value; a
+// flag that takes several accepts a list of plain values, and one of them.
+func TestFileValuesHaveTheFormOfTheirFlag(t *testing.T) {
+	lists := map[string]bool{} // by flag: whether it takes several values
+	for _, node := range newParser(config.NewSources("")).Model.Leaves(false) {
+		for _, f := range node.Flags {
+			lists[f.Name] = f.Target.Type() == reflect.TypeFor[config.List]()
+		}
+	}
+	_, properties := fileSchema(t)
+	for value, want := range map[string][2]string{ // of a flag that takes one value, and of one that takes several
+		"a":         {"", ""},
+		"[a, b]":    {"takes one value, not a list", ""},
+		"[a]":       {"takes one value, not a list", ""},
+		"[]":        {"takes one value, not a list", ""},
+		"\n  - a":   {"takes one value, not a list", ""},
+		"&x [a, b]": {"takes one value, not a list", ""},
+		"[[a], b]":  {"takes one value, not a list", "may contain only plain values"},
+		"[~]":       {"takes one value, not a list", "may contain only plain values"},
+		"{a: b}":    {"takes one value, not a mapping", "must be a plain value or a list of them"},
+		"{}":        {"takes one value, not a mapping", "must be a plain value or a list of them"},
+		"\n  a: b":  {"takes one value, not a mapping", "must be a plain value or a list of them"},
+		"~":         {"has no value", "has no value"},
+	} {
+		kinds := [2]int{}
+		text, expected := "", map[string]string{}
+		for name := range properties {
+			kind := 0
+			if lists[name] {
+				kind = 1
+			}
+			kinds[kind]++
+			text += name + ": " + value + "\n"
+			if want[kind] != "" {
+				expected[name] = want[kind]
+			}
+		}
+		if kinds[0] < 50 || kinds[1] < 5 {
+			t.Fatalf("%d flags take one value, %d several", kinds[0], kinds[1])
+		}
+		errs, _ := readable(t, text)
+		for _, m := range regexp.MustCompile(`(?m)^enricher: --config: \S+ line \d+: "([a-z0-9-]+)" (.*)$`).FindAllStringSubmatch(errs, -1) {
+			if expected[m[1]] != m[2] {
+				t.Errorf("%s: %s: %q, want %q", m[1], value, m[2], expected[m[1]])
+			}
+			delete(expected, m[1])
+		}
+		if len(expected) > 0 {
+			t.Errorf("%s: not reported: %v in\n%s", value, expected, errs)
+		}
 	}
 }

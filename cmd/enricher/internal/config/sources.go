@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -36,10 +37,11 @@ type Sources struct {
 	secretKey string              // from the environment; "" when it is not set
 	path      string              // of the file
 	file      map[string]string   // by flag
-	lines     map[string]int      // by flag: its line in the file
+	lines     map[string]int      // by flag: its line in the file, also if its value there is bad
 	from      map[string]string   // by flag: the variable or line that its value comes from
 	flags     []string            // the names of all flags
 	argsOnly  []string            // the names of those that only the command line sets
+	lists     []string            // the names of those that take several values
 	values    map[string][]string // by flag: what its tag allows
 	problems  []problem
 }
@@ -87,6 +89,7 @@ func (src *Sources) Options() []kong.Option {
 		kong.PostBuild(func(k *kong.Kong) error {
 			src.flags = flagNames(k.Model.Node, func(*kong.Flag) bool { return true })
 			src.argsOnly = flagNames(k.Model.Node, argsOnly)
+			src.lists = flagNames(k.Model.Node, func(f *kong.Flag) bool { return f.Target.Type() == reflect.TypeFor[List]() })
 			flagNames(k.Model.Node, func(f *kong.Flag) bool { src.values[f.Name] = Values(f.Value); return true })
 			return nil
 		}),
@@ -215,18 +218,18 @@ func (src *Sources) parse(r io.Reader) {
 			src.Problem("config", "%s: %q is already set in line %d", where, key.Value, line)
 			continue
 		}
-		text, err := scalars(value)
+		src.lines[key.Value] = key.Line
+		text, err := argument(value, slices.Contains(src.lists, key.Value))
 		if err != nil {
 			src.Problem("config", "%s: %q %v", where, key.Value, err)
 			continue
 		}
-		src.file[key.Value], src.lines[key.Value] = text, key.Line
+		src.file[key.Value] = text
 	}
 }
 
-// scalars returns a value as it would be written on the command line. The flag's
-// mapper decides whether it takes a list.
-func scalars(n *yaml.Node) (string, error) {
+// argument returns the value of a flag as it would be written on the command line.
+func argument(n *yaml.Node, list bool) (string, error) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
@@ -235,6 +238,10 @@ func scalars(n *yaml.Node) (string, error) {
 		return "", errors.New("has no value")
 	case n.Kind == yaml.ScalarNode:
 		return n.Value, nil
+	case n.Kind == yaml.SequenceNode && !list:
+		return "", errors.New("takes one value, not a list")
+	case !list:
+		return "", errors.New("takes one value, not a mapping")
 	case n.Kind == yaml.SequenceNode:
 		var items []string
 		for _, item := range n.Content {
@@ -283,6 +290,10 @@ func (src *Sources) Problem(flag, format string, args ...any) {
 
 // invalid reports whether a problem with the flag is known.
 func (src *Sources) invalid(flag string) bool {
+	_, read := src.file[flag]
+	if _, given := src.lines[flag]; given && !read {
+		return true
+	}
 	return slices.ContainsFunc(src.problems, func(p problem) bool { return p.flag == flag })
 }
 
