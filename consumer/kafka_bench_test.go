@@ -16,6 +16,8 @@ import (
 	"enricher/consumer"
 	"enricher/consumer/audit/audittest"
 	"enricher/fetch/fetchtest"
+	"enricher/producer"
+	"enricher/schemas"
 	"enricher/test/harness"
 	"enricher/test/kafka"
 )
@@ -74,6 +76,28 @@ func BenchmarkKafkaEventRecord(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkKafkaFormats compares cache hits in each output format, and with the
+// headers of CloudEvents, with the copy loop, which writes JSON. The compression is
+// the program's default.
+func BenchmarkKafkaFormats(b *testing.B) {
+	const events = 1_000_000
+	hits := func(name string, change func(*consumer.Config)) contender {
+		return contender{name, benchCalls, events, func(e benchEnv) figures { return e.pipeline(events, change) }}
+	}
+	contenders := []contender{hits("cloud-events", func(c *consumer.Config) {
+		c.CloudEvents = &producer.CloudEvents{Subject: producer.SubjectCaller, Format: schemas.JSON}
+	})}
+	for _, format := range schemas.Formats() {
+		encoder := &schemas.Encoder{Format: format}
+		contenders = append(contenders, hits(string(format), func(c *consumer.Config) { c.Encode = encoder.Encode }))
+	}
+	againstLoop(b, events, contenders, func() benchEnv {
+		e := realEnv(b, partitions, fetchtest.Config{})
+		e.client = []kgo.Opt{kgo.ProducerBatchCompression(kgo.GzipCompression().WithLevel(1))}
+		return e
+	})
 }
 
 // BenchmarkKafkaGrowth shows how the cost of an event grows with the partitions

@@ -88,7 +88,11 @@ func (c *connection) forwardRequests() {
 		if !c.passed(Point{Key: x.key}) {
 			return
 		}
-		if x.action.Drop {
+		forward := frame
+		if x.action.Request != nil {
+			forward = changeRequest(x)
+		}
+		if x.action.Drop || forward == nil {
 			if !c.dropped(x, last) {
 				return
 			}
@@ -103,7 +107,7 @@ func (c *connection) forwardRequests() {
 		case <-c.closed:
 			return
 		}
-		if _, err := c.broker.Write(frame); err != nil {
+		if _, err := c.broker.Write(forward); err != nil {
 			c.close()
 			return
 		}

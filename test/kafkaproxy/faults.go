@@ -12,10 +12,12 @@ import (
 // Action is what happens to one request and to its response. The zero value
 // forwards both.
 type Action struct {
-	When   func(kmsg.Request) bool // not nil: other requests and their responses are forwarded
-	Before func()                  // is called before the request is forwarded, even if the client has closed its end meanwhile
-	Drop   bool                    // the broker never receives the request
-	After  func()                  // is called before the response is forwarded
+	Before func() // is called before the request is forwarded, even if the client has closed its end meanwhile
+	Drop   bool   // the broker never receives the request
+	// Request changes the request; with false the broker never receives it. Respond
+	// has the request as it was.
+	Request func(kmsg.Request) bool
+	After   func() // is called before the response is forwarded
 	// Respond changes the response, or makes the one to a dropped request.
 	Respond func(kmsg.Request, kmsg.Response)
 	// Disconnect closes the connection in place of the response.
@@ -23,27 +25,27 @@ type Action struct {
 }
 
 // RefuseRecords returns an action for Produce: INVALID_RECORD for the records of
-// some topics. The broker does not get requests with such records, because it keeps
-// the sequence numbers of what it gets. It is NOT_ENOUGH_REPLICAS for the records of
-// other topics in these requests, so that the client sends them again.
+// some topics. The broker never gets them: it would keep their sequence numbers.
 func RefuseRecords(refused func(kmsg.ProduceRequestTopic) bool) *Action {
 	return &Action{
-		When: func(req kmsg.Request) bool { return slices.ContainsFunc(req.(*kmsg.ProduceRequest).Topics, refused) },
-		Drop: true,
-		Respond: func(req kmsg.Request, resp kmsg.Response) {
+		Request: func(r kmsg.Request) bool {
+			req := r.(*kmsg.ProduceRequest)
+			req.Topics = slices.DeleteFunc(req.Topics, refused)
+			return len(req.Topics) > 0
+		},
+		Respond: func(req kmsg.Request, r kmsg.Response) {
+			resp := r.(*kmsg.ProduceResponse)
 			for _, t := range req.(*kmsg.ProduceRequest).Topics {
-				err := kerr.NotEnoughReplicas
-				if refused(t) {
-					err = kerr.InvalidRecord
+				if !refused(t) {
+					continue
 				}
 				topic := kmsg.NewProduceResponseTopic()
 				topic.Topic, topic.TopicID = t.Topic, t.TopicID
 				for _, p := range t.Partitions {
 					partition := kmsg.NewProduceResponseTopicPartition()
-					partition.Partition, partition.ErrorCode = p.Partition, err.Code
+					partition.Partition, partition.ErrorCode = p.Partition, kerr.InvalidRecord.Code
 					topic.Partitions = append(topic.Partitions, partition)
 				}
-				resp := resp.(*kmsg.ProduceResponse)
 				resp.Topics = append(resp.Topics, topic)
 			}
 		},
@@ -67,7 +69,7 @@ func (p *Proxy) exchange(frame []byte) *exchange {
 	if f == nil {
 		return x
 	}
-	if a := f(x.key); a != nil && (a.When == nil || a.When(decodeRequest(frame))) {
+	if a := f(x.key); a != nil {
 		x.action = a
 	}
 	return x

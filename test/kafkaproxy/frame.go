@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -52,12 +53,28 @@ func correlationOfResponse(frame []byte) uint32 { return binary.BigEndian.Uint32
 func decodeRequest(frame []byte) kmsg.Request {
 	req := kmsg.RequestForKey(int16(keyOf(frame)))
 	req.SetVersion(int16(binary.BigEndian.Uint16(frame[6:])))
-	clientID := int16(binary.BigEndian.Uint16(frame[requestHeaderBytes-2:])) // −1: null
-	body := skipTags(frame[requestHeaderBytes+int(max(0, clientID)):], req.IsFlexible())
-	if err := req.ReadFrom(body); err != nil {
+	if err := req.ReadFrom(bodyOfRequest(frame, req)); err != nil {
 		panic(fmt.Sprintf("read a request %s: %v", keyOf(frame).Name(), err))
 	}
 	return req
+}
+
+func bodyOfRequest(frame []byte, req kmsg.Request) []byte {
+	clientID := int16(binary.BigEndian.Uint16(frame[requestHeaderBytes-2:])) // −1: null
+	return skipTags(frame[requestHeaderBytes+int(max(0, clientID)):], req.IsFlexible())
+}
+
+// changeRequest returns the request as the exchange's action changes it; nil: it is
+// not to be forwarded.
+func changeRequest(x *exchange) []byte {
+	req := decodeRequest(x.frame)
+	if !x.action.Request(req) {
+		return nil
+	}
+	header := len(x.frame) - len(bodyOfRequest(x.frame, req))
+	out := req.AppendTo(slices.Clone(x.frame[:header]))
+	binary.BigEndian.PutUint32(out, uint32(len(out)-sizeBytes))
+	return out
 }
 
 // decodeResponse is like decodeRequest.
