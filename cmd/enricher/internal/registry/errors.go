@@ -44,15 +44,16 @@ func (e *IncompatibleError) Error() string {
 	return text
 }
 
-// NoGUIDError means that a registry identifies its schemas by numbers only.
+// NoGUIDError means that the schema is registered, but that its registry identifies
+// schemas by numbers only. No registry says so before it has a schema.
 type NoGUIDError struct{ Subject, GUID string }
 
 // Error returns the fact.
 func (e *NoGUIDError) Error() string {
 	if e.GUID != "" {
-		return fmt.Sprintf("schema registry: the schema of subject %s has the GUID %.40q, which is none", e.Subject, e.GUID)
+		return fmt.Sprintf("schema registry: the schema of subject %s is registered, with the GUID %.40q, which is none", e.Subject, e.GUID)
 	}
-	return fmt.Sprintf("schema registry: the schema of subject %s has no GUID", e.Subject)
+	return fmt.Sprintf("schema registry: the schema of subject %s is registered, but has no GUID, by which a header would name it", e.Subject)
 }
 
 // ResponseError means that a registry did not do what it was asked for.
