@@ -73,6 +73,7 @@ type Client struct {
 	timedOut  error             // the cause of a context whose request took too long
 	transport http.RoundTripper // nil: use conns
 	conns     *connections
+	newConns  func(smallHello bool) *connections
 	roots     *authorities
 	proxy     string // without credentials; "" for none
 	bigHello  bool   // that of TLS is larger than one packet
@@ -128,6 +129,11 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 
+	newConns := func(smallHello bool) *connections {
+		cfg := cfg
+		cfg.SmallHello = smallHello
+		return &connections{open: func() *http.Transport { return newTransport(cfg, roots.pool()) }, maxAge: cfg.ConnectionAge}
+	}
 	red := &redactor{}
 	c := &Client{
 		signer:    &signer{appID: cfg.SDKAppID, identifier: cfg.Identifier, key: cfg.Key, red: red},
@@ -136,7 +142,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		timeout:   cfg.Timeout,
 		timedOut:  fmt.Errorf("request timed out after %v", cfg.Timeout),
 		transport: cfg.Transport,
-		conns:     &connections{open: func() *http.Transport { return newTransport(cfg, roots.pool()) }, maxAge: cfg.ConnectionAge},
+		conns:     newConns(cfg.SmallHello),
+		newConns:  newConns,
 		roots:     roots,
 		proxy:     proxy,
 		bigHello:  base.Scheme == "https" && !cfg.SmallHello,

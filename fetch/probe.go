@@ -31,11 +31,27 @@ type ProbeResult struct {
 	// ClockAhead is how far this machine's clock is ahead of the API's, negative if
 	// behind; accurate to a few seconds, and meaningful only if Clock is set.
 	ClockAhead time.Duration
+	// SmallHello is the result of a second probe, with ClientConfig.SmallHello; nil
+	// unless Response.HelloUnanswered called for one.
+	SmallHello *ProbeResult
 }
 
-// Probe sends one request for ProbeCallID, or two if the UserSig has expired and
-// is replaced. They count towards the API's quota.
+// Probe sends one request for ProbeCallID, or two if the UserSig has expired and is
+// replaced. If nothing came back after a large first message of TLS, it tries once
+// more with a small one. The requests count towards the API's quota.
 func (c *Client) Probe(ctx context.Context) ProbeResult {
+	p := c.probe(ctx)
+	if p.Response.HelloUnanswered {
+		other := *c
+		other.conns, other.bigHello = c.newConns(true), false
+		defer other.conns.close()
+		small := other.probe(ctx)
+		p.SmallHello = &small
+	}
+	return p
+}
+
+func (c *Client) probe(ctx context.Context) ProbeResult {
 	at := &attempt{}
 	r := c.lookup(ctx, ProbeCallID, at)
 	if row, known := codeByNumber[r.Code]; known && row.Resign && r.Verdict == Retry {

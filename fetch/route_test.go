@@ -92,6 +92,55 @@ func TestSmallHello(t *testing.T) {
 	}
 }
 
+// A probe whose large hello gets no response tries the small one, once, and reports both
+// results. It does not with a client whose hello is small, or that gets a response.
+func TestProbeTriesTheSmallHello(t *testing.T) {
+	_, server, file := overTLS(t)
+	certificates := server.TLS.Certificates
+	for name, c := range map[string]struct {
+		segment          int
+		small            bool // the client's own hello
+		responded        bool
+		tried, withSmall bool // the small hello was tried, and brought a response
+		dials            int
+	}{
+		"large hello is dropped":  {segment: 1460, tried: true, withSmall: true, dials: 2},
+		"every hello is dropped":  {segment: 100, tried: true, dials: 2},
+		"small hello is dropped":  {segment: 100, small: true, dials: 1},
+		"small hello passes":      {segment: 1460, small: true, responded: true, dials: 1},
+		"network drops no packet": {responded: true, dials: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				api := fetchtest.New(fetchtest.Config{})
+				network := fetchtest.Network{TLS: &tls.Config{Certificates: certificates}, Segment: c.segment}
+				network.Serve("api", api)
+				t.Cleanup(network.Close)
+				client := newClient(t, fetch.ClientConfig{BaseURL: "https://example.com", Dial: network.Dial, CAFile: file, SmallHello: c.small})
+				begin := time.Now()
+				p := client.Probe(t.Context())
+				if p.Responded != c.responded || (p.SmallHello != nil) != c.tried || c.tried && (p.SmallHello.Responded != c.withSmall || p.SmallHello.SmallHello != nil) {
+					t.Errorf("%+v, with a small hello %+v", p, p.SmallHello)
+				}
+				if c.withSmall && (!p.SmallHello.Accepted || p.SmallHello.TLS != "TLS 1.3" || p.SmallHello.Clock.IsZero()) {
+					t.Errorf("with a small hello: %+v", p.SmallHello)
+				}
+				if n := network.Dials("api"); n != c.dials {
+					t.Errorf("%d connections, want %d", n, c.dials)
+				}
+				if took, most := time.Since(begin), time.Duration(c.dials)*client.Timeout(); took > most {
+					t.Errorf("took %v, more than %v", took, most)
+				}
+				time.Sleep(2 * time.Second) // virtual: the transport gives up a handshake later than its request
+				if n := network.Open("api"); c.tried && n != 0 {
+					t.Errorf("%d connections stay open", n)
+				}
+				checkResponse(t, api, p.Response)
+			})
+		})
+	}
+}
+
 // Through a proxy the API is reached with TLS from end to end: the proxy learns host
 // and port. What goes wrong names the proxy and never its credentials.
 func TestProxy(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 
 // secureAPI starts a simulated API with TLS, writes its certificate to ca.pem and the key
 // to ca-key.pem, and
-// sets $API_HOST and $FILTERED_HOST: behind the latter, a connection whose first
-// message is larger than one packet goes silent.
+// sets $API_HOST, $FILTERED_HOST, behind which a connection goes silent whose first
+// message is larger than one packet, and $SILENT_HOST, behind which each does.
 func secureAPI(ts *testscript.TestScript, _ bool, _ []string) {
 	sim := fetchtest.New(fetchtest.Config{})
 	*ts.Value(simulator{}).(**fetchtest.API) = sim
@@ -34,30 +34,39 @@ func secureAPI(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("ca-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
 
+	const packet = 1460 // the payload of one on Ethernet
+	filter(ts, "FILTERED_HOST", host, packet)
+	filter(ts, "SILENT_HOST", host, 0)
+}
+
+// filter sets a variable to an address that leads to a host, except for connections
+// whose first message is larger than most.
+func filter(ts *testscript.TestScript, variable, host string, most int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	ts.Defer(func() { _ = l.Close() })
-	ts.Setenv("FILTERED_HOST", l.Addr().String())
+	ts.Setenv(variable, l.Addr().String())
 	go func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go passSmall(conn, host)
+			go passSmall(conn, host, most)
 		}
 	}()
 }
 
-// passSmall connects a client with a server unless its first message is large.
-func passSmall(conn net.Conn, host string) {
+// passSmall connects a client with a server unless its first message is larger than
+// most.
+func passSmall(conn net.Conn, host string, most int) {
 	defer conn.Close()
 	first := make([]byte, 4096)
 	n, err := conn.Read(first)
 	if err != nil {
 		return
 	}
-	if n > 1460 { // the payload of a packet on Ethernet
+	if n > most {
 		_, _ = io.Copy(io.Discard, conn)
 		return
 	}

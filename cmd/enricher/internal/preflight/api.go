@@ -21,6 +21,9 @@ const certificateNotice = 14 * 24 * time.Hour
 func (r *run) api(ctx context.Context) {
 	p := r.cfg.API.Probe(ctx)
 	r.judgeReach(&p)
+	if p.SmallHello != nil {
+		p = *p.SmallHello // the rest of the check needs a response
+	}
 	if p.Responded {
 		r.judgeClock(&p)
 		r.judgeUserSig(&p)
@@ -35,7 +38,13 @@ func (r *run) judgeReach(p *fetch.ProbeResult) {
 	if p.Proxy != "" {
 		over += " through the proxy " + p.Proxy
 	}
-	switch left := time.Until(p.CertificateEnds); {
+	switch left, small := time.Until(p.CertificateEnds), p.SmallHello; {
+	case small != nil && small.Responded:
+		r.add(checkAPI, p.Host, Fatal, fmt.Sprintf("no response: %s; with --api-tls-small-hello it responds over %s", p.Response.Message, small.TLS),
+			"set --api-tls-small-hello: the network drops the first message of TLS, which is larger than one packet without it")
+	case small != nil:
+		r.add(checkAPI, p.Host, Fatal, fmt.Sprintf("no response: %s; nor with --api-tls-small-hello: %s", p.Response.Message, small.Response.Message),
+			hint.NoResponse(&small.Response, p.Proxy))
 	case !p.Responded:
 		r.add(checkAPI, p.Host, Fatal, "no response: "+p.Response.Message, hint.NoResponse(&p.Response, p.Proxy))
 	case p.TLS == "":
