@@ -37,6 +37,7 @@ type env struct {
 	t         testing.TB
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	brokers   []string
+	login     []kgo.Opt
 	cluster   *kfake.Cluster // nil for a real Kafka
 	feeder    *kgo.Client
 	fed       int // events 0 to fed-1 are dead letters
@@ -67,9 +68,9 @@ func makeEnv(t testing.TB, dial func(context.Context, string, string) (net.Conn,
 	return e
 }
 
-func joinEnv(t testing.TB, dial func(context.Context, string, string) (net.Conn, error), brokers []string) *env {
+func joinEnv(t testing.TB, dial func(context.Context, string, string) (net.Conn, error), brokers []string, login ...kgo.Opt) *env {
 	t.Helper()
-	e := &env{t: t, dial: dial, brokers: brokers, positions: make(map[int]replay.Position)}
+	e := &env{t: t, dial: dial, brokers: brokers, login: login, positions: make(map[int]replay.Position)}
 	var err error
 	e.feeder, err = kgo.NewClient(append(e.opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
@@ -80,7 +81,7 @@ func joinEnv(t testing.TB, dial func(context.Context, string, string) (net.Conn,
 }
 
 func (e *env) opts() []kgo.Opt {
-	return []kgo.Opt{kgo.SeedBrokers(e.brokers...), kgo.Dialer(e.dial)}
+	return append([]kgo.Opt{kgo.SeedBrokers(e.brokers...), kgo.Dialer(e.dial)}, e.login...)
 }
 
 func (e *env) topics() replay.Topics {

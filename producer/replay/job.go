@@ -232,14 +232,18 @@ func (s *Snapshot) selected(ctx context.Context, j *Job, accept func(*Record) bo
 	}
 }
 
-// checkTargets reports all target topics that do not exist, before anything is
-// replayed.
+// checkTargets reports all target topics that do not exist, or of which the broker
+// does not say so for lack of a permission, before anything is replayed.
 func (s *Snapshot) checkTargets(ctx context.Context, p *Plan) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(p.To)) {
 		_, err := findTopic(ctx, s.cl, name)
-		if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		var denied *producer.NotAuthorizedError
+		switch {
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			err = &MissingTargetError{Topic: name, DeadLetters: p.To[name]}
+		case errors.As(err, &denied):
+			denied.Operations = []string{"Write"} // which includes finding it
 		}
 		errs = append(errs, err)
 	}

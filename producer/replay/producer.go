@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,9 +84,15 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, e
 	var produced kgo.FirstErrPromise
 	var mu sync.Mutex
 	refused := &refusedError{positions: make(map[Position]bool)}
+	denied := make(map[string]bool) // topics
 	for _, r := range records {
 		promise := produced.Promise()
 		p.cl.Produce(ctx, r, func(r *kgo.Record, err error) {
+			if errors.Is(err, kerr.TopicAuthorizationFailed) {
+				mu.Lock()
+				denied[r.Topic] = true
+				mu.Unlock()
+			}
 			if pos, ok := events[r]; ok && isRefusal(err) {
 				mu.Lock()
 				refused.positions[pos], refused.err = true, fmt.Errorf("topic %q: %w", r.Topic, err)
@@ -108,7 +115,12 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, e
 		if errors.Is(err, ErrFenced) { // an abort might initialise the id again
 			return err
 		}
-		if abortErr := p.abort(); abortErr != nil || len(refused.positions) == 0 {
+		abortErr := p.abort()
+		if len(denied) > 0 { // the next run finds what is refused besides
+			return p.wrap("produce", &producer.NotAuthorizedError{
+				Operations: []string{"Write"}, ResourceType: "topic", Resource: p.deniedTopic(records, denied), Err: kerr.TopicAuthorizationFailed})
+		}
+		if abortErr != nil || len(refused.positions) == 0 {
 			return err
 		}
 		if p.unanswered.Count() > unanswered {
@@ -120,6 +132,40 @@ func (p *exclusiveProducer) commit(ctx context.Context, records []*kgo.Record, e
 		return p.wrap("end transaction", err)
 	}
 	return nil
+}
+
+// deniedTopic returns the topic to which the producer may not write. Before
+// transaction.version 2, the client gives the records of all topics the error for one,
+// so the broker is asked. If it does not say, the result is the first topic of records,
+// which is an event's: the journal has been written to before.
+func (p *exclusiveProducer) deniedTopic(records []*kgo.Record, denied map[string]bool) string {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	req := kmsg.NewPtrMetadataRequest()
+	req.IncludeTopicAuthorizedOperations = true
+	first := ""
+	for _, r := range records {
+		if !denied[r.Topic] {
+			continue
+		}
+		delete(denied, r.Topic)
+		first = cmp.Or(first, r.Topic)
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(r.Topic)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, p.cl)
+	if err != nil {
+		return first
+	}
+	const unknown = math.MinInt32
+	for _, t := range resp.Topics {
+		if t.Topic != nil && (t.ErrorCode == kerr.TopicAuthorizationFailed.Code ||
+			t.AuthorizedOperations != unknown && t.AuthorizedOperations&(1<<kmsg.ACLOperationWrite) == 0) {
+			return *t.Topic
+		}
+	}
+	return first
 }
 
 // abort aborts the transaction. If it fails, the transaction times out.
