@@ -19,9 +19,9 @@ type outcome struct {
 	source  lookup.Source
 	failure *schemas.Failure // nil: enriched or skipped
 	skipped bool
-	// withoutPayload: the record that was made of it was refused, for its size or
-	// otherwise; the next try is smaller.
+	// withoutPayload: the record that was made of it was refused for its size or its
+	// content; the next try is smaller.
 	withoutPayload bool
 	suspect        bool   // it was in a batch that was refused
-	refused        *block // it was refused alone, in every form that there is
+	refused        *block // it was refused alone, in every form that might be accepted
 }

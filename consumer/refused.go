@@ -53,7 +53,7 @@ func (c *conductor) onRefused(err *session.RefusedError, source map[*kgo.Record]
 		c.maxPerTxn = 0 // it was the record, not the batch
 	}
 	o := source[err.Records[0]]
-	if !o.withoutPayload && (o.failure != nil || err.TooLarge()) {
+	if !o.withoutPayload && (o.failure != nil && err.OfRecord() || err.TooLarge()) {
 		o.suspect, o.withoutPayload = true, true // its topic may accept this form, which is smaller and has a key
 		return
 	}

@@ -8,11 +8,15 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -155,6 +159,46 @@ func TestManyOversizedDeadLetters(t *testing.T) {
 				e.Check()
 				if n := i.Metric("enricher_kafka_session_restarts_total"); n != 0 {
 					t.Errorf("%v sessions restarted", n)
+				}
+			})
+		})
+	}
+}
+
+// TestRefusalKeepsThePayload: a dead-letter topic refuses records for a while. A dead
+// letter loses its payload only if the error is about the record, which the topic may
+// accept without it: one that waits for a permission is written whole.
+func TestRefusalKeepsThePayload(t *testing.T) {
+	for refusal, whole := range map[*kerr.Error]bool{
+		kerr.TopicAuthorizationFailed: true, kerr.NotEnoughReplicas: true, kerr.InvalidTimestamp: true,
+		kerr.InvalidTopicException: true, kerr.UnknownTopicOrPartition: true,
+		kerr.InvalidRecord: false, kerr.MessageTooLarge: false, kerr.PolicyViolation: false,
+	} {
+		t.Run(refusal.Message, func(t *testing.T) {
+			inVirtualTime(t, fetchtest.Config{}, func(t *testing.T, e *env) {
+				var accepted atomic.Bool
+				fault := e.Cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: e.Dead, Err: refusal, Count: -1,
+					When: func(kmsg.Request) bool { return !accepted.Load() }})
+				e.Start("a")
+				e.FeedCalls("warm-", partitions)
+				e.Await(time.Minute)
+				for n := range 3 {
+					e.FeedDead(int32(n), []byte("junk "+strconv.Itoa(n)), schemas.Malformed)
+				}
+				e.FeedCalls("healthy-", 10*partitions)
+				<-time.After(2 * time.Minute) // the client itself tries some of the errors again
+				e.awaitWithin(2*time.Minute, func(_ audit.Source, event audit.Expect) bool { return strings.HasPrefix(event.CallID, "healthy-") })
+				accepted.Store(true)
+				e.Await(5 * time.Minute)
+				e.Check()
+				omitted := 0
+				for _, r := range e.Outputs() {
+					if l, ok := producer.ParseDeadLetter(r); ok && l.OmittedBytes > 0 {
+						omitted++
+					}
+				}
+				if whole && omitted > 0 || !whole && omitted != 3 || fault.Hits() < 3 {
+					t.Errorf("%d of 3 dead letters without their payload after %d refusals", omitted, fault.Hits())
 				}
 			})
 		})

@@ -233,6 +233,12 @@ func (e *RefusedError) TooLarge() bool {
 	return errors.Is(e.Err, kerr.MessageTooLarge) || errors.Is(e.Err, kerr.RecordListTooLarge)
 }
 
+// OfRecord reports whether the records were refused for what they are, so that their
+// topic may accept them in another form. Otherwise it accepts none for the time being.
+func (e *RefusedError) OfRecord() bool {
+	return e.TooLarge() || errors.Is(e.Err, kerr.InvalidRecord) || errors.Is(e.Err, kerr.PolicyViolation)
+}
+
 // Unsupported reports whether the brokers do not support how the records were
 // written, such as their compression: then they accept none.
 func (e *RefusedError) Unsupported() bool {
