@@ -247,7 +247,7 @@ func unlimited(c *consumer.Config) { c.APIRate, c.Retry.LookupDelay = 0, 0 }
 // awaitOutcomes waits until so many events have their outcome.
 func awaitOutcomes(i *harness.Instance, n int) {
 	for i.Metric("enricher_events_total") < float64(n) {
-		<-time.After(2 * time.Millisecond)
+		<-time.After(20 * time.Millisecond) // each look costs as much as a few hundred events
 	}
 }
 

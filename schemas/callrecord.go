@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // CallRecord is a call as the API reports it. Times are Unix seconds; 0 means not
@@ -98,7 +99,7 @@ func (r *CallRecord) setCallees(value string) error {
 	if value[0] != '[' {
 		return errors.New("CalleeList_Account of the call record is not an array")
 	}
-	r.Callees = nil
+	r.Callees = make([]string, 0, min(1+strings.Count(value, ","), fewCallees))
 	for i := skipSpace(value, 1); value[i] != ']'; i = skipSpace(value, i) {
 		if value[i] == ',' {
 			i = skipSpace(value, i+1)

@@ -174,6 +174,10 @@ func (p *eventParser) callID(value []byte) {
 }
 
 func (p *eventParser) command(value []byte) {
+	if p.event.Command == "" && string(value) == `"`+EndOfCall+`"` { // as nearly always
+		p.event.Command = EndOfCall
+		return
+	}
 	c, ok := scalarText(value)
 	switch {
 	case isNull(value):
@@ -192,8 +196,11 @@ func (p *eventParser) command(value []byte) {
 
 // eventTime returns a time in ms; 0 if value is not a valid one.
 func eventTime(value []byte) int64 {
-	s, _ := scalarText(value)
-	ms, err := strconv.ParseInt(s, 10, 64)
+	if value[0] == '"' {
+		s, _ := scalarText(value)
+		value = []byte(s)
+	}
+	ms, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil || ms < 0 || ms > maxEventTime {
 		return 0
 	}
