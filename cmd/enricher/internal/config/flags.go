@@ -143,6 +143,9 @@ func (f *OutputFlags) Check(src *Sources, inputs []string) {
 	src.OneOf("record-timestamp", f.RecordTimestamp)
 	src.OneOf("cloud-events", f.CloudEvents)
 	src.OneOf("cloud-events-subject", f.CloudEventsSubject)
+	if f.CloudEvents == "off" && f.CloudEventsSubject != string(producer.SubjectCaller) {
+		src.Problem("cloud-events-subject", "enriched records are no CloudEvents; add --cloud-events binary, or leave it out")
+	}
 	src.atLeast("commit-interval", int64(f.CommitInterval), int64(time.Millisecond), "1ms")
 }
 
