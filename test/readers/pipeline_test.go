@@ -102,10 +102,7 @@ func writeOutputs(t *testing.T, b *harness.Broker) []output {
 	produceEvents(t, e, batches(e.API))
 	api := httptest.NewServer(e.API)
 	defer api.Close()
-	binary := filepath.Join(t.TempDir(), "enricher")
-	if out, err := exec.Command("go", "build", "-o", binary, "enricher/cmd/enricher").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := buildEnricher(t)
 
 	codecs := []string{defaultCodec, "none", "snappy", "lz4", "zstd"}
 	topics := make(map[string]harness.Topics)
@@ -113,7 +110,11 @@ func writeOutputs(t *testing.T, b *harness.Broker) []output {
 		n := harness.Topics{In: e.In, Enriched: e.Enriched + "-" + codec, Dead: e.Dead + "-" + codec, Group: e.Group + "-" + codec}
 		e.CreateTopics(partitions, n.Enriched, n.Dead)
 		topics[codec] = n
-		runEnricher(t, binary, e, n, api.URL, codec)
+		var flags []string
+		if codec != defaultCodec {
+			flags = []string{"--compression", codec}
+		}
+		runEnricher(t, binary, e, n, api.URL, codec, flags...)
 	}
 	var outputs []output
 	for _, codec := range codecs {
@@ -210,17 +211,24 @@ func produceEvents(t *testing.T, e *harness.Env, all []batch) {
 	t.Logf("confluent-kafka produced events in %d batches: each compression, and transactions that were committed and aborted", len(all))
 }
 
-// runEnricher runs the program until the end of the test.
-func runEnricher(t *testing.T, binary string, e *harness.Env, n harness.Topics, apiURL, codec string) {
+// buildEnricher returns the path of the program.
+func buildEnricher(t *testing.T) string {
 	t.Helper()
-	args := []string{"run", "--brokers", strings.Join(e.Addrs, ","), "--instance", codec, "--group", n.Group,
+	binary := filepath.Join(t.TempDir(), "enricher")
+	if out, err := exec.Command("go", "build", "-o", binary, "enricher/cmd/enricher").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+// runEnricher runs the program until the end of the test.
+func runEnricher(t *testing.T, binary string, e *harness.Env, n harness.Topics, apiURL, instance string, flags ...string) {
+	t.Helper()
+	args := []string{"run", "--brokers", strings.Join(e.Addrs, ","), "--instance", instance, "--group", n.Group,
 		"--input-topics", n.In, "--enriched-topic", n.Enriched, "--dead-letter-topic", n.Dead,
 		"--api-url", apiURL, "--sdk-app-id", strconv.Itoa(fetchtest.DemoSDKAppID), "--admin-addr", "127.0.0.1:0",
 		"--not-found-window", "2s"}
-	if codec != defaultCodec {
-		args = append(args, "--compression", codec)
-	}
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(binary, append(args, flags...)...)
 	cmd.Env = append(os.Environ(), "ENRICHER_SECRET_KEY="+fetchtest.DemoKey)
 	log := new(strings.Builder)
 	cmd.Stderr = log
