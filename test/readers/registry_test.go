@@ -107,7 +107,7 @@ func TestKafkaDeserializers(t *testing.T) {
 // registries starts those of the test.
 func registries(t *testing.T) []schemaRegistry {
 	t.Helper()
-	fake := httptest.NewServer(serialized(t, srfake.NewRegistry().Handler()))
+	fake := httptest.NewServer(withDescriptors(t, srfake.NewRegistry().Handler()))
 	t.Cleanup(fake.Close)
 	all := []schemaRegistry{{name: "simulated registry", address: fake.URL, places: []string{"header", "payload"}}}
 	r, err := apicurio.Start(t.Context())
@@ -126,9 +126,9 @@ func registries(t *testing.T) []schemaRegistry {
 	return append(all, schemaRegistry{name: "Apicurio Registry " + apicurio.Version, address: r.Confluent(), own: r.Own(), places: []string{"payload"}})
 }
 
-// serialized lets a simulated registry return a schema in Protocol Buffers as
+// withDescriptors lets a simulated registry return a schema in Protocol Buffers as
 // confluent-kafka asks for it, and as Confluent's registry has it: as a descriptor.
-func serialized(t *testing.T, h http.Handler) http.HandlerFunc {
+func withDescriptors(t *testing.T, h http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("format") != "serialized" {
 			h.ServeHTTP(w, r)
