@@ -44,6 +44,9 @@ func BlockReasons() []BlockReason {
 const (
 	minBlockRetry = time.Second
 	maxBlockRetry = time.Minute
+	// fetchGrace is for how long a partition that is fetched again still counts as
+	// blocked, if nothing comes: longer than a fetch takes.
+	fetchGrace = 5 * time.Second
 )
 
 // block is why a partition, or an event, is not processed now.
@@ -119,6 +122,16 @@ func (c *conductor) retryWaiting(now time.Time) {
 	}
 }
 
+// shownBlock returns why a partition is blocked, for operators; nil: it is not. When
+// one is fetched again, only the response shows whether it still is.
+func (p *partition) shownBlock(now time.Time) *block {
+	b := p.lastBlock
+	if p.blocked == nil && b != nil && (b.reason == UnreadableBatch || b.reason == FetchFailed) && now.Before(b.retryAt.Add(fetchGrace)) {
+		return b
+	}
+	return p.blocked
+}
+
 // resume resumes fetching of a partition unless it is paused for another reason.
 func (c *conductor) resume(p *partition) {
 	if p.isFetched() {
@@ -189,9 +202,9 @@ func (c *conductor) blockedConditions(now time.Time) ([]Condition, map[BlockReas
 		all = append(all, Condition{Reason: string(TopicUnavailable), Detail: fmt.Sprintf("%s: %v", topic, err)})
 	}
 	for tp, p := range c.parts {
-		if p.blocked != nil {
-			counts[p.blocked.reason]++
-			all = append(all, Condition{Reason: string(p.blocked.reason), Detail: fmt.Sprintf("%v at offset %d: %s", tp, p.tracker.head, p.blocked.detail)})
+		if b := p.shownBlock(now); b != nil {
+			counts[b.reason]++
+			all = append(all, Condition{Reason: string(b.reason), Detail: fmt.Sprintf("%v at offset %d: %s", tp, p.tracker.head, b.detail)})
 		}
 		for _, s := range p.stallConditions(now) {
 			counts[BlockReason(s.Reason)]++

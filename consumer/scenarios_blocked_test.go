@@ -95,8 +95,11 @@ func (s blockedScenario) run(t *testing.T, e *env) {
 	}
 	e.awaitOthers(time.Minute)
 	<-time.After(s.after)
-	if reason := i.NotReady(); !strings.Contains(reason, string(s.reason)) || !strings.Contains(reason, e.In+"[3]") {
-		t.Errorf("not ready for %q, want %s and the partition", reason, s.reason)
+	for end := time.Now().Add(e.choose(20*time.Second, 3*time.Second)); time.Now().Before(end); { // also while it is tried again
+		if reason := i.NotReady(); !strings.Contains(reason, string(s.reason)) || !strings.Contains(reason, e.In+"[3]") {
+			t.Fatalf("not ready for %q, want %s and the partition", reason, s.reason)
+		}
+		<-time.After(20 * time.Millisecond)
 	}
 	if n := i.Metric("enricher_blocked_partitions"); n != 1 {
 		t.Errorf("%v partitions blocked, want 1", n)
