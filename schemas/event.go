@@ -196,7 +196,7 @@ func (p *eventParser) command(value []byte) {
 
 // eventTime returns a time in ms; 0 if value is not a valid one.
 func eventTime(value []byte) int64 {
-	if value[0] == '"' {
+	if value[0] == '"' { // a number, as nearly always, needs no string of its own
 		s, _ := scalarText(value)
 		value = []byte(s)
 	}

@@ -33,7 +33,7 @@ type exclusiveProducer struct {
 	cl           *kgo.Client
 	inits        *initialisations
 	initsAtStart int32 // initialisations when it had fenced the previous one
-	unanswered   *producer.Unanswered
+	unanswered   producer.Unanswered
 }
 
 // TransactionalID returns the id under which the dead letters of a topic are
@@ -43,7 +43,7 @@ func TransactionalID(deadLetterTopic string) string { return "enricher-replay-" 
 // fencePrevious fences the producer of the previous run and ends its open
 // transaction. When it returns, that transaction is committed or aborted.
 func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, error) {
-	p := &exclusiveProducer{inits: &initialisations{}, unanswered: &producer.Unanswered{}}
+	p := &exclusiveProducer{inits: &initialisations{}}
 	id := TransactionalID(topics.DeadLetterTopic)
 	var err error
 	p.cl, err = kgo.NewClient(append(topics.Kafka[:len(topics.Kafka):len(topics.Kafka)],
@@ -52,7 +52,7 @@ func fencePrevious(ctx context.Context, topics Topics) (*exclusiveProducer, erro
 		kgo.ProducerBatchMaxBytes(cmp.Or(topics.MaxRecordBytes, producer.DefaultMaxRecordBytes)),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, like Java clients
 		kgo.ProducerLinger(0), // a transaction is produced in one go and flushed
-		kgo.WithHooks(p.inits, p.unanswered),
+		kgo.WithHooks(p.inits, &p.unanswered),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
